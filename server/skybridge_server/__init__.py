@@ -1,0 +1,5 @@
+"""The Skybridge FaaS server."""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"
