@@ -1,0 +1,135 @@
+"""Executions: their states, the one table of transitions, and how they fail."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from skybridge_server.models.names import ExecutionName, FunctionName
+
+
+class ExecutionState(enum.IntEnum):
+    """Where an execution stands. Values as in the proto, here and below."""
+
+    QUEUED = 1
+    STARTING = 2
+    RUNNING = 3
+    CANCELLING = 4
+    SUCCEEDED = 5
+    FAILED = 6
+    TIMED_OUT = 7
+    CANCELLED = 8
+
+    @property
+    def final(self) -> bool:
+        return self >= ExecutionState.SUCCEEDED
+
+
+_S = ExecutionState
+_ENDS = frozenset({_S.SUCCEEDED, _S.FAILED, _S.TIMED_OUT, _S.CANCELLED})
+
+TRANSITIONS: dict[ExecutionState, frozenset[ExecutionState]] = {
+    _S.QUEUED: frozenset({_S.STARTING, _S.FAILED, _S.TIMED_OUT, _S.CANCELLED}),
+    _S.STARTING: frozenset({_S.RUNNING, _S.CANCELLING}) | _ENDS,
+    _S.RUNNING: frozenset({_S.CANCELLING}) | _ENDS,
+    _S.CANCELLING: _ENDS,
+    _S.SUCCEEDED: frozenset(),
+    _S.FAILED: frozenset(),
+    _S.TIMED_OUT: frozenset(),
+    _S.CANCELLED: frozenset(),
+}
+
+
+class FailureReason(enum.IntEnum):
+    """Why an execution did not succeed."""
+
+    EXIT_CODE = 1
+    SIGNAL = 2
+    OUT_OF_MEMORY = 3
+    QUEUE_TIMEOUT = 4
+    START_TIMEOUT = 5
+    EXECUTION_TIMEOUT = 6
+    DEADLINE = 7
+    CANCELLED = 8
+    DISCONNECTED = 9
+    OUTPUT_LIMIT = 10
+    IMAGE_UNAVAILABLE = 11
+    ENTRY_POINT = 12
+    START_FAILED = 13
+    RUNTIME_UNAVAILABLE = 14
+    CONTAINER_REMOVED = 15
+    LOST = 16
+    INTERNAL = 17
+
+    @property
+    def state(self) -> ExecutionState:
+        """Return the final state of an execution that failed so."""
+        return _STATE_OF.get(self, ExecutionState.FAILED)
+
+
+_STATE_OF = {
+    FailureReason.QUEUE_TIMEOUT: ExecutionState.TIMED_OUT,
+    FailureReason.START_TIMEOUT: ExecutionState.TIMED_OUT,
+    FailureReason.EXECUTION_TIMEOUT: ExecutionState.TIMED_OUT,
+    FailureReason.DEADLINE: ExecutionState.TIMED_OUT,
+    FailureReason.CANCELLED: ExecutionState.CANCELLED,
+    FailureReason.DISCONNECTED: ExecutionState.CANCELLED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an execution did not succeed, for programs and for people."""
+
+    reason: FailureReason
+    message: str
+    signal: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """How long the phases took; None for a phase that was not reached."""
+
+    queue: timedelta | None = None
+    start: timedelta | None = None
+    run: timedelta | None = None
+    total: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What an execution used; None where the host does not show it."""
+
+    cpu: timedelta | None = None
+    peak_memory_bytes: int | None = None
+    oom_killed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """One run of a function."""
+
+    name: ExecutionName
+    function: FunctionName
+    function_uid: str
+    revision: int
+    create_time: datetime
+    state: ExecutionState = ExecutionState.QUEUED
+    failure: Failure | None = None
+    timeout: timedelta | None = None
+    """Asked for by the caller; None: the function's."""
+    interactive: bool = False
+    """Whether callers write its stdin while it runs; nothing of it is stored."""
+    traceparent: str = ""
+    exit_code: int | None = None
+    stdout_bytes: int = 0
+    stderr_bytes: int = 0
+    last_sequence: int = 0
+    attempt: int = 1
+    cold_start: bool = False
+    labels: dict[str, str] = field(default_factory=dict)
+    timings: Timings = Timings()
+    usage: Usage = Usage()
+    start_time: datetime | None = None
+    end_time: datetime | None = None

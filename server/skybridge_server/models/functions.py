@@ -1,0 +1,146 @@
+"""Functions and their revisions."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from skybridge_server.models.names import FunctionName, RevisionName
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+class FunctionState(enum.IntEnum):
+    """Whether a function can be executed. Values as in the proto, here and below."""
+
+    UNDEPLOYED = 1
+    ACTIVE = 2
+    DISABLED = 3
+
+
+class ContractKind(enum.IntEnum):
+    """How input gets in and output comes out."""
+
+    STDIO = 1
+
+
+class InputMode(enum.IntEnum):
+    """Where a STDIO function finds its input."""
+
+    STDIN = 1
+    ENV = 2
+
+
+class Network(enum.IntEnum):
+    """What a function can reach."""
+
+    NONE = 1
+    EGRESS = 2
+
+
+class PullPolicy(enum.IntEnum):
+    """When a deployment pulls the image."""
+
+    ALWAYS = 1
+    IF_NOT_PRESENT = 2
+    NEVER = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """How a function takes its input and gives its output."""
+
+    kind: ContractKind = ContractKind.STDIO
+    input: InputMode = InputMode.STDIN
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """Limits of one execution. Sizes in bytes."""
+
+    memory_bytes: int = 128 * MIB
+    cpu_millis: int = 1000
+    pids: int = 128
+    tmp_bytes: int = 64 * MIB
+    output_bytes: int = 64 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long each phase of an execution may take."""
+
+    queue: timedelta = timedelta(minutes=5)
+    start: timedelta = timedelta(seconds=60)
+    execution: timedelta = timedelta(seconds=60)
+    shutdown_grace: timedelta = timedelta(seconds=5)
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """Executions that run and wait at once; `max_concurrency` 0 means the server's limit."""
+
+    max_concurrency: int = 0
+    max_queue_depth: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Isolation:
+    """How a function is fenced in. `user` is `uid` or `uid:gid`; `oci_runtime` '' is the engine's."""
+
+    user: str = "65532:65532"
+    writable_root: bool = False
+    oci_runtime: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionSpec:
+    """What a function runs and what it may use, every default filled in."""
+
+    image: str
+    command: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+    env: dict[str, str] = field(default_factory=dict)
+    working_dir: str = ""
+    contract: Contract = Contract()
+    resources: Resources = Resources()
+    timeouts: Timeouts = Timeouts()
+    scaling: Scaling = Scaling()
+    network: Network = Network.NONE
+    isolation: Isolation = Isolation()
+    pull_policy: PullPolicy = PullPolicy.IF_NOT_PRESENT
+    runtime: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A mutable specification under a stable name."""
+
+    name: FunctionName
+    uid: str
+    spec: FunctionSpec
+    create_time: datetime
+    update_time: datetime
+    description: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+    state: FunctionState = FunctionState.UNDEPLOYED
+    state_message: str = ""
+    generation: int = 1
+    etag: str = ""
+    active_revision: int = 0
+    """Number of the revision that executions run; 0 before the first deployment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """An immutable version of a function, its image pinned by content address."""
+
+    name: RevisionName
+    spec: FunctionSpec
+    image_id: str
+    image_digest: str
+    platform: str
+    image_bytes: int
+    generation: int
+    create_time: datetime

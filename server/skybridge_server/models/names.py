@@ -1,0 +1,55 @@
+"""Resource names and ids: `namespaces/{ns}/functions/{fn}[/revisions/{n}]`, `.../executions/{id}`."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+import uuid
+from dataclasses import dataclass
+
+DEFAULT_NAMESPACE = "default"
+ID_PATTERN = re.compile(r"[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?")
+ID_RULE = "must have 1 to 63 characters of a-z 0-9 -, start with a letter and not end with -"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class FunctionName:
+    """Name of a function."""
+
+    namespace: str
+    function: str
+
+    def __str__(self) -> str:
+        return f"namespaces/{self.namespace}/functions/{self.function}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class RevisionName:
+    """Name of a revision of a function."""
+
+    function: FunctionName
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.function}/revisions/{self.number}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ExecutionName:
+    """Name of an execution."""
+
+    namespace: str
+    execution: str
+
+    def __str__(self) -> str:
+        return f"namespaces/{self.namespace}/executions/{self.execution}"
+
+
+def new_id() -> str:
+    """Return a new time-ordered UUID, version 7 (RFC 9562, section 5.7)."""
+    milliseconds = time.time_ns() // 1_000_000
+    value = (milliseconds << 80) | int.from_bytes(os.urandom(10), "big")
+    value = (value & ~(0xF << 76)) | (0x7 << 76)
+    value = (value & ~(0x3 << 62)) | (0x2 << 62)
+    return str(uuid.UUID(int=value))

@@ -1,0 +1,187 @@
+"""The protocols of the repositories: what services may ask of the store.
+
+All methods are coroutines that return once the change is committed to disk. Each call is one
+transaction: all of it or nothing. A store that cannot write or read raises StorageError.
+Where a method takes a Request, it is recorded in the same transaction; if its method and request id
+are recorded already, nothing is written and AlreadyExistsError (reason REQUEST_ID_USED) is raised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+
+from skybridge_server.models.executions import Execution
+from skybridge_server.models.functions import Function, Revision
+from skybridge_server.models.journal import Event, OutputStream
+from skybridge_server.models.metrics import FunctionMetrics
+from skybridge_server.models.names import ExecutionName, FunctionName, RevisionName
+from skybridge_server.models.paging import ExecutionQuery, FunctionQuery, Page, PageRequest
+from skybridge_server.models.requests import Request
+
+
+class FunctionRepository(Protocol):
+    """Functions by name."""
+
+    async def create(self, function: Function, request: Request | None = None) -> None:
+        """Store a new function. AlreadyExistsError (reason FUNCTION_EXISTS): the name is taken."""
+        ...
+
+    async def get(self, name: FunctionName) -> Function:
+        """Return a function. NotFoundError."""
+        ...
+
+    async def list(self, query: FunctionQuery, page: PageRequest) -> Page[Function]:
+        """Return a page of functions in the order of the query."""
+        ...
+
+    async def update(
+        self, function: Function, *, expected_etag: str, request: Request | None = None
+    ) -> None:
+        """Replace a stored function that still has `expected_etag`.
+
+        NotFoundError: there is none of this name and uid. AbortedError: it has another etag.
+        """
+        ...
+
+    async def delete(
+        self, name: FunctionName, *, expected_etag: str, request: Request | None = None
+    ) -> None:
+        """Delete a function and its revisions, not its executions. Errors as in update.
+
+        FailedPreconditionError (reason EXECUTIONS_UNFINISHED): executions of it have not ended.
+        """
+        ...
+
+
+class RevisionRepository(Protocol):
+    """Revisions of functions."""
+
+    async def activate_new(
+        self,
+        function: Function,
+        revision: Revision,
+        *,
+        expected_etag: str,
+        request: Request | None = None,
+    ) -> None:
+        """Store a new revision and the function that now runs it. Errors as in update.
+
+        AbortedError also if the function already has a revision of this number.
+        """
+        ...
+
+    async def get(self, name: RevisionName) -> Revision:
+        """Return a revision. NotFoundError."""
+        ...
+
+    async def latest_number(self, function: FunctionName) -> int:
+        """Return the highest number of the function's revisions; 0 without any."""
+        ...
+
+    async def list(self, function: FunctionName, page: PageRequest) -> Page[Revision]:
+        """Return a page of revisions, the newest first."""
+        ...
+
+
+class ExecutionRepository(Protocol):
+    """Executions, their input and their journals."""
+
+    async def add(
+        self,
+        execution: Execution,
+        input_: bytes,
+        events: Sequence[Event],
+        request: Request | None = None,
+    ) -> None:
+        """Store a new execution, its input and the first events of its journal."""
+        ...
+
+    async def append(
+        self, name: ExecutionName, events: Sequence[Event], execution: Execution | None = None
+    ) -> None:
+        """Append events to a journal and, if given, replace the execution's stored state.
+
+        Calls for one execution are written in the order in which they were made, also when they
+        are made without waiting for the one before.
+        """
+        ...
+
+    async def get(self, name: ExecutionName) -> Execution:
+        """Return an execution. NotFoundError."""
+        ...
+
+    async def get_input(self, name: ExecutionName) -> bytes:
+        """Return the input of an execution. NotFoundError."""
+        ...
+
+    async def list(self, query: ExecutionQuery, page: PageRequest) -> Page[Execution]:
+        """Return a page of executions in the order of the query."""
+        ...
+
+    async def unfinished(self) -> Sequence[Execution]:
+        """Return all executions that have not ended, the oldest first."""
+        ...
+
+    async def events(self, name: ExecutionName, *, after: int, limit_bytes: int) -> Sequence[Event]:
+        """Return the events that follow sequence `after`, in order.
+
+        At least one if there is one, then as many as fit in `limit_bytes` of output data and in
+        1,000 events.
+        """
+        ...
+
+    async def output(self, name: ExecutionName, stream: OutputStream, limit: int) -> bytes:
+        """Return the first `limit` bytes that were kept of a stream."""
+        ...
+
+    async def output_tail(self, name: ExecutionName, stream: OutputStream, limit: int) -> bytes:
+        """Return the last `limit` bytes that were kept of a stream."""
+        ...
+
+    async def delete(self, name: ExecutionName) -> None:
+        """Delete an execution that has ended, its input and its journal.
+
+        NotFoundError. FailedPreconditionError (reason EXECUTION_UNFINISHED).
+        """
+        ...
+
+    async def metrics(
+        self, function: Function, *, start_time: datetime, end_time: datetime
+    ) -> FunctionMetrics:
+        """Sum up the executions of a function that were created in [start_time, end_time)."""
+        ...
+
+
+class RequestRepository(Protocol):
+    """Idempotent requests."""
+
+    async def find(self, method: str, request_id: str) -> Request | None:
+        """Return what was recorded under a request id."""
+        ...
+
+    async def prune(self, before: datetime) -> int:
+        """Forget requests that were recorded before a time; return how many."""
+        ...
+
+
+class Repositories(Protocol):
+    """All repositories of one store."""
+
+    @property
+    def functions(self) -> FunctionRepository: ...
+    @property
+    def revisions(self) -> RevisionRepository: ...
+    @property
+    def executions(self) -> ExecutionRepository: ...
+    @property
+    def requests(self) -> RequestRepository: ...
+
+    async def server_id(self) -> str:
+        """Return the identity of this store, made when the store was: a UUID."""
+        ...
+
+    async def close(self) -> None:
+        """Write what is queued and close the store."""
+        ...

@@ -1,0 +1,1 @@
+"""What runs containers. The only package that imports docker."""

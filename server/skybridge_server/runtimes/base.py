@@ -1,0 +1,222 @@
+"""The protocols of a runtime: what services may ask of a container engine.
+
+A runtime knows containers and images, not functions. Every method may raise
+RuntimeUnavailableError when the engine does not answer. Nothing here blocks the event loop, and
+every method may be cancelled: what it was doing at the engine is then finished or undone, so that
+no container is left that nobody knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Protocol, runtime_checkable
+
+from skybridge_server.models.executions import Usage
+from skybridge_server.models.functions import Isolation, Network, Resources
+from skybridge_server.models.journal import OutputStream
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What an engine says of itself."""
+
+    engine: str
+    """Name and version, such as `docker 27.3.1`."""
+    api_version: str
+    platform: str
+    """Operating system and architecture, such as `linux/amd64`."""
+    cgroup_version: int
+    """1, 2, or 0 when unknown."""
+    oci_runtimes: tuple[str, ...]
+    unsupported_limits: tuple[str, ...]
+    """Fields of FunctionSpec that it cannot enforce, such as `resources.pids`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """User and password, or token, of a registry."""
+
+    username: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PullProgress:
+    """What a layer of an image does; bytes are 0 when unknown."""
+
+    layer: str
+    status: str
+    current_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image that the engine has."""
+
+    id: str
+    """Content address, `sha256:...`."""
+    digest: str
+    """`repository@sha256:...`, or '' when it was never in a registry."""
+    platform: str
+    size_bytes: int
+    entrypoint: tuple[str, ...]
+    command: tuple[str, ...]
+
+
+class Images(Protocol):
+    """The images of an engine."""
+
+    async def get(self, reference: str) -> Image | None:
+        """Return the image that a tag, digest or id stands for; None if the engine lacks it."""
+        ...
+
+    def pull(self, reference: str, credentials: Credentials | None) -> AsyncIterator[PullProgress]:
+        """Pull an image; the pull ends when the iterator does.
+
+        ImageNotFoundError, ImageAccessDeniedError, RegistryUnavailableError, and
+        InvalidArgumentError (field `image`) for a malformed reference. Without `credentials`, the
+        operator's are used.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerSpec:
+    """A container to create. It always runs with all capabilities dropped and no new privileges."""
+
+    name: str
+    image_id: str
+    command: tuple[str, ...]
+    """Replaces the image's ENTRYPOINT, unless empty."""
+    args: tuple[str, ...]
+    """Replaces the image's CMD, unless empty."""
+    env: Mapping[str, str]
+    labels: Mapping[str, str]
+    working_dir: str
+    resources: Resources
+    network: Network
+    isolation: Isolation
+    stop_grace: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a container ended, as the engine tells after its end."""
+
+    code: int
+    """Exit code; 128 + n when signal n ended it."""
+    oom_killed: bool
+    """Whether the engine or the kernel has evidence that a process ran out of memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerRecord:
+    """A container that the engine has."""
+
+    id: str
+    name: str
+    labels: Mapping[str, str]
+    running: bool
+
+
+class Attachment(Protocol):
+    """The two-way connection to a container's stdin, stdout and stderr."""
+
+    def output(self) -> AsyncIterator[tuple[OutputStream, bytes]]:
+        """Yield what the container writes, in chunks of 1 byte to 64 KiB, until it closes both.
+
+        The end of this stream is not the end of the container. A reader that does not ask holds
+        back the container after a few hundred KiB; nothing is lost.
+        """
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Write to stdin; waits while the container does not read.
+
+        BrokenPipeError when the container has closed stdin or has ended.
+        """
+        ...
+
+    async def close_input(self) -> None:
+        """Let stdin end."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of the connection; the container is not touched."""
+        ...
+
+
+class Containers(Protocol):
+    """The containers of an engine. Methods on one that is gone raise ContainerGoneError."""
+
+    async def create(self, spec: ContainerSpec) -> str:
+        """Create a container with stdin open and return its id.
+
+        ImageNotFoundError: the engine no longer has the image. ContainerStartError.
+        """
+        ...
+
+    async def attach(self, container_id: str) -> Attachment:
+        """Connect to a container; before its start, so that no byte is missed."""
+        ...
+
+    async def start(self, container_id: str) -> None:
+        """Start a created container. EntryPointError, ContainerStartError."""
+        ...
+
+    async def wait(self, container_id: str) -> Exit:
+        """Wait for the end of a container, and return how it ended.
+
+        RuntimeUnavailableError when the connection breaks while waiting.
+        """
+        ...
+
+    async def signal(self, container_id: str, signal: str) -> None:
+        """Send a signal such as `SIGTERM`, also to a paused one; nothing happens if it has ended."""
+        ...
+
+    async def remove(self, container_id: str) -> None:
+        """Remove a container, running or not; nothing happens if there is none."""
+        ...
+
+    async def list(self, labels: Mapping[str, str]) -> tuple[ContainerRecord, ...]:
+        """Return the containers, running or not, that have all these labels."""
+        ...
+
+
+class Runtime(Protocol):
+    """A container engine."""
+
+    @property
+    def name(self) -> str:
+        """Name, as in FunctionSpec.runtime."""
+        ...
+
+    @property
+    def images(self) -> Images: ...
+
+    @property
+    def containers(self) -> Containers: ...
+
+    async def check(self) -> EngineInfo:
+        """Ask the engine for a sign of life, within 1 s; raises RuntimeUnavailableError."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of all connections."""
+        ...
+
+
+@runtime_checkable
+class SupportsUsage(Protocol):
+    """A runtime that can tell what a container uses."""
+
+    async def usage(self, container_id: str) -> Usage:
+        """Return what a container has used so far; unknown values are None. Never raises.
+
+        Cheap enough to be asked right after the last output, before the engine tidies up.
+        """
+        ...
