@@ -66,7 +66,9 @@ def main() -> None:
         for path in stale:
             update(path, wanted.get(path))
     elif stale:
-        sys.exit("\n".join([*(f"stale: generated/{path}" for path in stale), "run scripts/generate"]))
+        sys.exit(
+            "\n".join([*(f"stale: generated/{path}" for path in stale), "run scripts/generate"])
+        )
 
 
 if __name__ == "__main__":
