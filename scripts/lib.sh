@@ -2,7 +2,9 @@
 # shellcheck shell=bash
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck disable=SC2034 # for those who source this
 STATE=$ROOT/.skybridge
+# shellcheck disable=SC2034
 VENV=$ROOT/.venv
 export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
@@ -30,7 +32,25 @@ apt_install() {
   rm -f "$log"
 }
 
-# The process of pid file $1 is alive and is called $2: a number alone may have been reused.
+# The process of pid file $1 is alive and its command line has $2: a number may have been reused.
 runs() {
-  [ -s "$1" ] && [ "$(cat "/proc/$(cat "$1")/comm" 2>/dev/null)" = "$2" ]
+  local pid
+  pid=$(cat "$1" 2>/dev/null) || return 1
+  { cat "/proc/$pid/cmdline" 2>/dev/null || ps -o args= -p "$pid" 2>/dev/null; } | grep -qaF "$2"
+}
+
+# Asks the process of pid file $1, named $2, to end and waits for it.
+end() {
+  local pid
+  pid=$(cat "$1")
+  kill "$pid"
+  for _ in $(seq 300); do
+    if ! runs "$1" "$2"; then
+      rm -f "$1"
+      say "$2 stopped"
+      return
+    fi
+    sleep 0.1
+  done
+  die "$2 (pid $pid) does not end within 30 s"
 }
