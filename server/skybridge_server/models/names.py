@@ -1,4 +1,8 @@
-"""Resource names and ids: `namespaces/{ns}/functions/{fn}[/revisions/{n}]`, `.../executions/{id}`."""
+"""Resource names and ids: `namespaces/{ns}/functions/{fn}`, its `/revisions/{n}`, and
+`namespaces/{ns}/executions/{id}`.
+
+Namespaces are not resources of their own: one exists as soon as a name mentions it.
+"""
 
 from __future__ import annotations
 

@@ -175,7 +175,7 @@ class Containers(Protocol):
         ...
 
     async def signal(self, container_id: str, signal: str) -> None:
-        """Send a signal such as `SIGTERM`, also to a paused one; nothing happens if it has ended."""
+        """Send a signal such as `SIGTERM`, also to a paused one; no error if it has ended."""
         ...
 
     async def remove(self, container_id: str) -> None:

@@ -1,0 +1,1 @@
+"""Rules and order of work. No grpc, no peewee, no docker."""

@@ -1,0 +1,61 @@
+"""What callers ask of the services, checked and converted by `api/`."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from skybridge_server.models.functions import FunctionSpec
+from skybridge_server.models.journal import OutputStream
+from skybridge_server.models.names import FunctionName
+
+
+@dataclass(frozen=True, slots=True)
+class RequestKey:
+    """Makes a mutation idempotent: the rpc, its request id, and a hash of what was asked."""
+
+    method: str
+    request_id: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionDraft:
+    """What a user may write of a function."""
+
+    spec: FunctionSpec
+    description: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+class DeploymentPhase(enum.IntEnum):
+    """Phases of a deployment. Values as in the proto."""
+
+    RESOLVING = 1
+    PULLING = 2
+    CHECKING = 3
+    ACTIVATING = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionRequest:
+    """An execution to start."""
+
+    function: FunctionName
+    input: bytes = b""
+    timeout: timedelta | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    traceparent: str = ""
+    key: RequestKey | None = None
+    interactive: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LogQuery:
+    """Which output to read. `tail_lines` 0 means all; `stream` None means both."""
+
+    follow: bool = False
+    tail_lines: int = 0
+    since: datetime | None = None
+    stream: OutputStream | None = None
