@@ -1,1 +1,1 @@
-"""The domain's values: frozen dataclasses and enums, one noun a file. They import nothing of ours."""
+"""The domain's values: frozen dataclasses and enums, one noun a file; nothing of ours above."""

@@ -87,7 +87,7 @@ class Scaling:
 
 @dataclass(frozen=True, slots=True)
 class Isolation:
-    """How a function is fenced in. `user` is `uid` or `uid:gid`; `oci_runtime` '' is the engine's."""
+    """How a function is fenced in: `user` as `uid[:gid]`; `oci_runtime` '' is the engine's."""
 
     user: str = "65532:65532"
     writable_root: bool = False

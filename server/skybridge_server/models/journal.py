@@ -21,6 +21,7 @@ class GapReason(enum.IntEnum):
 
     OUTPUT_LIMIT = 1
     RUNTIME_UNAVAILABLE = 2
+    STORAGE_UNAVAILABLE = 3
 
 
 @dataclass(frozen=True, slots=True)

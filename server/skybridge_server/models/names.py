@@ -1,5 +1,4 @@
-"""Resource names and ids: `namespaces/{ns}/functions/{fn}`, its `/revisions/{n}`, and
-`namespaces/{ns}/executions/{id}`.
+"""Names of resources, and their ids.
 
 Namespaces are not resources of their own: one exists as soon as a name mentions it.
 """

@@ -189,6 +189,8 @@ class _GapReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GapReason.V
     """The stream passed `resources.output_bytes`."""
     GAP_REASON_RUNTIME_UNAVAILABLE: _GapReason.ValueType  # 2
     """The connection to the engine broke while the function wrote."""
+    GAP_REASON_STORAGE_UNAVAILABLE: _GapReason.ValueType  # 3
+    """The server could not store it: its disk is full or broken."""
 
 class GapReason(_GapReason, metaclass=_GapReasonEnumTypeWrapper):
     """Why output is missing. Values may be added."""
@@ -199,6 +201,8 @@ GAP_REASON_OUTPUT_LIMIT: GapReason.ValueType  # 1
 """The stream passed `resources.output_bytes`."""
 GAP_REASON_RUNTIME_UNAVAILABLE: GapReason.ValueType  # 2
 """The connection to the engine broke while the function wrote."""
+GAP_REASON_STORAGE_UNAVAILABLE: GapReason.ValueType  # 3
+"""The server could not store it: its disk is full or broken."""
 Global___GapReason: _TypeAlias = GapReason  # noqa: Y015
 
 @_typing.final
