@@ -1,4 +1,4 @@
-"""What callers ask of the services, checked and converted by `api/`."""
+"""What callers ask of the services, checked and converted by `api/`, and special answers."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from skybridge_server.models.functions import FunctionSpec
-from skybridge_server.models.journal import OutputStream
-from skybridge_server.models.names import FunctionName
+from skybridge_server.models.journal import Gap, Output, OutputStream
+from skybridge_server.models.names import ExecutionName, FunctionName
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +59,40 @@ class LogQuery:
     tail_lines: int = 0
     since: datetime | None = None
     stream: OutputStream | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """A sign of life on a stream that has been silent; `sequence` is that of the last event."""
+
+    sequence: int
+    time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class InputAck:
+    """How much of stdin the container has taken, and whether stdin is closed."""
+
+    committed_bytes: int
+    closed: bool
+    sequence: int
+    time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionOutput:
+    """What an execution that has ended wrote: the start of stdout and the end of stderr."""
+
+    output: bytes
+    truncated: bool
+    """Whether `output` is less than all of stdout."""
+    log_tail: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """A piece of what an execution wrote, or a stretch of it that was not kept."""
+
+    execution: ExecutionName
+    time: datetime
+    body: Output | Gap

@@ -1,0 +1,363 @@
+"""Rules over what callers write: what a field may hold, and what the operator allows.
+
+Every check takes a collector and goes on after a finding, so that an answer names all that is
+wrong at once. Paths are those of the proto.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from types import TracebackType
+from typing import Self
+
+from skybridge_server.errors import FailedPreconditionError, FieldViolation, InvalidArgumentError
+from skybridge_server.models.functions import (
+    KIB,
+    MIB,
+    Contract,
+    FunctionSpec,
+    InputMode,
+    Isolation,
+    Resources,
+    Scaling,
+    Timeouts,
+)
+from skybridge_server.services import images
+from skybridge_server.services.images import ImageReference
+from skybridge_server.services.requests import ExecutionRequest, FunctionDraft
+
+MAX_DESCRIPTION_LENGTH = 1024
+MAX_LABELS = 64
+MAX_LABEL_VALUE_LENGTH = 255
+MAX_COMMAND_ITEMS = 128
+MAX_COMMAND_ITEM_BYTES = 4 * KIB
+MAX_ARG_BYTES = 32 * KIB
+MAX_ENV_ENTRIES = 256
+MAX_ENV_BYTES = 128 * KIB
+MAX_WORKING_DIR_BYTES = 4 * KIB - 1
+MAX_ENV_INPUT_BYTES = 96 * KIB
+MAX_UID = 2**31 - 1
+
+LABEL_KEY = re.compile(r"[a-z0-9](?:[a-z0-9._/-]{0,61}[a-z0-9])?")
+ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+USER = re.compile(r"([0-9]{1,10})(?::([0-9]{1,10}))?")
+TRACEPARENT = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+)
+
+_MILLISECOND = timedelta(milliseconds=1)
+_HOUR = timedelta(hours=1)
+_DAY = timedelta(days=1)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_CONTROL_IN_TEXT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_OPERATOR = "see GetSystemInfo for the operator's limits"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the operator allows. Sizes in bytes."""
+
+    max_memory_bytes: int
+    max_cpu_millis: int
+    max_pids: int
+    max_tmp_bytes: int
+    max_output_bytes: int
+    max_execution_timeout: timedelta
+    max_concurrent_executions: int
+    max_queued_executions: int
+    runtimes: tuple[str, ...]
+    """Names of the runtimes; the first is the default one."""
+    max_input_bytes: int = 3 * MIB
+    allowed_images: tuple[str, ...] = ()
+    """Patterns, see `images.refusal`; empty allows every image."""
+    require_digest: bool = False
+    allow_root: bool = False
+    allow_writable_root: bool = False
+    allowed_oci_runtimes: tuple[str, ...] = ()
+
+    @property
+    def default_runtime(self) -> str:
+        return self.runtimes[0]
+
+
+class Violations:
+    """Collects wrong fields. As a context manager, raises what it has collected at its end."""
+
+    def __init__(self) -> None:
+        self._found: list[FieldViolation] = []
+
+    def add(self, field: str, description: str) -> None:
+        self._found.append(FieldViolation(field, description))
+
+    def raise_if_any(self) -> None:
+        if self._found:
+            raise InvalidArgumentError(*self._found)
+
+    def __iter__(self) -> Iterator[FieldViolation]:
+        return iter(self._found)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.raise_if_any()
+
+
+def check_draft(
+    draft: FunctionDraft, limits: Limits, wrong: Violations, prefix: str = "function"
+) -> None:
+    """Check what a user writes of a function."""
+    if len(draft.description) > MAX_DESCRIPTION_LENGTH:
+        wrong.add(f"{prefix}.description", f"must have at most {MAX_DESCRIPTION_LENGTH} characters")
+    if _CONTROL_IN_TEXT.search(draft.description):
+        wrong.add(f"{prefix}.description", "must not contain control characters")
+    check_labels(draft.labels, f"{prefix}.labels", wrong)
+    check_spec(draft.spec, limits, wrong, f"{prefix}.spec")
+
+
+def check_spec(spec: FunctionSpec, limits: Limits, wrong: Violations, prefix: str) -> None:
+    """Check a specification, as when it is written; also right before it is deployed."""
+    _check_image(spec.image, limits, f"{prefix}.image", wrong)
+    _check_items(spec.command, MAX_COMMAND_ITEM_BYTES, f"{prefix}.command", wrong)
+    if spec.command and not spec.command[0]:
+        wrong.add(f"{prefix}.command[0]", "must not be empty")
+    _check_items(spec.args, MAX_ARG_BYTES, f"{prefix}.args", wrong)
+    _check_env(spec.env, f"{prefix}.env", wrong)
+    _check_working_dir(spec.working_dir, f"{prefix}.working_dir", wrong)
+    _check_resources(spec.resources, limits, f"{prefix}.resources", wrong)
+    _check_timeouts(spec.timeouts, limits, f"{prefix}.timeouts", wrong)
+    _check_scaling(spec.scaling, f"{prefix}.scaling", wrong)
+    _check_isolation(spec.isolation, limits, f"{prefix}.isolation", wrong)
+    check_runtime(spec.runtime, limits, f"{prefix}.runtime", wrong)
+
+
+def check_labels(labels: Mapping[str, str], field: str, wrong: Violations) -> None:
+    """Check the labels of a function or an execution."""
+    if len(labels) > MAX_LABELS:
+        wrong.add(field, f"must have at most {MAX_LABELS} entries, has {len(labels)}")
+        return
+    for key, value in labels.items():
+        path = _entry(field, key)
+        if not LABEL_KEY.fullmatch(key):
+            wrong.add(
+                path,
+                "key must have 1 to 63 characters of a-z 0-9 . _ - /, starting and ending with a"
+                " letter or digit",
+            )
+        if len(value) > MAX_LABEL_VALUE_LENGTH:
+            wrong.add(path, f"must have at most {MAX_LABEL_VALUE_LENGTH} characters")
+        if _CONTROL.search(value):
+            wrong.add(path, "must not contain control characters")
+
+
+def check_image(reference: str, limits: Limits) -> ImageReference:
+    """Return the image that a reference stands for, if the operator trusts it.
+
+    InvalidArgumentError (field `image`): malformed. FailedPreconditionError (reason
+    IMAGE_REFUSED): the trust policy, which may be stricter than when the function was written.
+    """
+    try:
+        image = images.parse_image(reference)
+    except ValueError as error:
+        raise InvalidArgumentError(FieldViolation("image", str(error))) from error
+    reason = _refusal(image, limits)
+    if reason:
+        raise FailedPreconditionError(
+            f"image {reason}", reason="IMAGE_REFUSED", metadata={"image": str(image)}
+        )
+    return image
+
+
+def check_reference(reference: str, field: str, wrong: Violations) -> ImageReference | None:
+    """Check the grammar of an image reference; None if it is wrong."""
+    if not reference:
+        wrong.add(field, "is required")
+        return None
+    try:
+        return images.parse_image(reference)
+    except ValueError as error:
+        wrong.add(field, str(error))
+        return None
+
+
+def check_runtime(name: str, limits: Limits, field: str, wrong: Violations) -> None:
+    """Check the name of a runtime; '' stands for the default one."""
+    if name and name not in limits.runtimes:
+        wrong.add(field, f"must be one of {', '.join(limits.runtimes)}; see ListRuntimes")
+
+
+def check_execution(request: ExecutionRequest, limits: Limits, wrong: Violations) -> None:
+    """Check what a caller asks of an execution, without knowing the function."""
+    if len(request.input) > limits.max_input_bytes:
+        wrong.add(
+            "input",
+            f"must have at most {limits.max_input_bytes} bytes, has {len(request.input)};"
+            " send more with AttachExecution, chunk by chunk",
+        )
+    if request.timeout is not None and request.timeout < _MILLISECOND:
+        wrong.add("options.timeout", "must be at least 1 ms")
+    check_labels(request.labels, "options.labels", wrong)
+    if request.traceparent and not TRACEPARENT.fullmatch(request.traceparent):
+        wrong.add(
+            "options.traceparent",
+            "must be a W3C traceparent: 00-{trace id}-{parent id}-{flags} in lower-case hexadecimal",
+        )
+
+
+def check_contract_input(input_: bytes, contract: Contract, wrong: Violations) -> None:
+    """Check an input against the contract of the function that shall take it."""
+    if contract.input is not InputMode.ENV:
+        return
+    if len(input_) > MAX_ENV_INPUT_BYTES:
+        wrong.add(
+            "input",
+            f"must have at most {MAX_ENV_INPUT_BYTES} bytes, has {len(input_)}: the function takes"
+            " it in SKYBRIDGE_INPUT; set spec.contract.input to STDIN for more",
+        )
+    if b"\0" in input_ or not _is_text(input_):
+        wrong.add(
+            "input",
+            "must be UTF-8 text without NUL: the function takes it in SKYBRIDGE_INPUT;"
+            " set spec.contract.input to STDIN for other bytes",
+        )
+
+
+def check_between(
+    value: timedelta, low: timedelta, high: timedelta, field: str, wrong: Violations
+) -> None:
+    """Check that a duration is in [low, high]."""
+    if not low <= value <= high:
+        wrong.add(field, f"must be between {_text(low)} and {_text(high)}, is {_text(value)}")
+
+
+def _check_image(reference: str, limits: Limits, field: str, wrong: Violations) -> None:
+    image = check_reference(reference, field, wrong)
+    reason = image and _refusal(image, limits)
+    if reason:
+        wrong.add(field, reason)
+
+
+def _refusal(image: ImageReference, limits: Limits) -> str | None:
+    return images.refusal(
+        image, allowed_images=limits.allowed_images, require_digest=limits.require_digest
+    )
+
+
+def _check_items(items: tuple[str, ...], max_bytes: int, field: str, wrong: Violations) -> None:
+    if len(items) > MAX_COMMAND_ITEMS:
+        wrong.add(field, f"must have at most {MAX_COMMAND_ITEMS} items, has {len(items)}")
+        return
+    for index, item in enumerate(items):
+        if "\0" in item:
+            wrong.add(f"{field}[{index}]", "must not contain NUL")
+        if len(item.encode()) > max_bytes:
+            wrong.add(f"{field}[{index}]", f"must have at most {max_bytes} bytes")
+
+
+def _check_env(env: Mapping[str, str], field: str, wrong: Violations) -> None:
+    if len(env) > MAX_ENV_ENTRIES:
+        wrong.add(field, f"must have at most {MAX_ENV_ENTRIES} entries, has {len(env)}")
+        return
+    size = sum(len(name.encode()) + len(value.encode()) for name, value in env.items())
+    if size > MAX_ENV_BYTES:
+        wrong.add(field, f"must have at most {MAX_ENV_BYTES} bytes in all, has {size}")
+    for name, value in env.items():
+        if not ENV_NAME.fullmatch(name):
+            wrong.add(_entry(field, name), "name must match [A-Za-z_][A-Za-z0-9_]*")
+        elif name.startswith("SKYBRIDGE_"):
+            wrong.add(_entry(field, name), "names that start with SKYBRIDGE_ are reserved")
+        if "\0" in value:
+            wrong.add(_entry(field, name), "must not contain NUL")
+
+
+def _check_working_dir(path: str, field: str, wrong: Violations) -> None:
+    if path and not path.startswith("/"):
+        wrong.add(field, "must be an absolute path")
+    if _CONTROL.search(path):
+        wrong.add(field, "must not contain control characters")
+    if len(path.encode()) > MAX_WORKING_DIR_BYTES:
+        wrong.add(field, f"must have at most {MAX_WORKING_DIR_BYTES} bytes")
+
+
+def _check_resources(resources: Resources, limits: Limits, prefix: str, wrong: Violations) -> None:
+    for name, value, low, high in (
+        ("memory_bytes", resources.memory_bytes, 6 * MIB, limits.max_memory_bytes),
+        ("cpu_millis", resources.cpu_millis, 10, limits.max_cpu_millis),
+        ("pids", resources.pids, 2, limits.max_pids),
+        ("tmp_bytes", resources.tmp_bytes, 64 * KIB, limits.max_tmp_bytes),
+        ("output_bytes", resources.output_bytes, KIB, limits.max_output_bytes),
+    ):
+        if not low <= value <= high:
+            wrong.add(
+                f"{prefix}.{name}", f"must be between {low} and {high}, is {value}; {_OPERATOR}"
+            )
+
+
+def _check_timeouts(timeouts: Timeouts, limits: Limits, prefix: str, wrong: Violations) -> None:
+    longest = min(_DAY, limits.max_execution_timeout)
+    zero = timedelta(0)
+    for name, value, low, high in (
+        ("queue", timeouts.queue, _MILLISECOND, _DAY),
+        ("start", timeouts.start, 100 * _MILLISECOND, _HOUR),
+        ("execution", timeouts.execution, _MILLISECOND, longest),
+        ("shutdown_grace", timeouts.shutdown_grace, zero, timedelta(minutes=10)),
+    ):
+        check_between(value, low, high, f"{prefix}.{name}", wrong)
+
+
+def _check_scaling(scaling: Scaling, prefix: str, wrong: Violations) -> None:
+    for name, value, high in (
+        ("max_concurrency", scaling.max_concurrency, 1000),
+        ("max_queue_depth", scaling.max_queue_depth, 1_000_000),
+    ):
+        if not 0 <= value <= high:
+            wrong.add(f"{prefix}.{name}", f"must be between 0 and {high}, is {value}")
+
+
+def _check_isolation(isolation: Isolation, limits: Limits, prefix: str, wrong: Violations) -> None:
+    user = USER.fullmatch(isolation.user)
+    ids = [int(number) for number in user.groups() if number] if user else []
+    if not ids or max(ids) > MAX_UID:
+        wrong.add(f"{prefix}.user", f"must be uid or uid:gid, numbers of at most {MAX_UID}")
+    elif ids[0] == 0 and not limits.allow_root:
+        wrong.add(f"{prefix}.user", "must not be root: the operator has not set FAAS_ALLOW_ROOT")
+    if isolation.writable_root and not limits.allow_writable_root:
+        wrong.add(
+            f"{prefix}.writable_root",
+            "must be false, only /tmp can be written to: the operator has not set"
+            " FAAS_ALLOW_WRITABLE_ROOT",
+        )
+    allowed = limits.allowed_oci_runtimes
+    if isolation.oci_runtime and isolation.oci_runtime not in allowed:
+        wrong.add(
+            f"{prefix}.oci_runtime",
+            "must be empty or one of FAAS_ALLOWED_OCI_RUNTIMES, which has"
+            f" {', '.join(allowed) or 'none'}",
+        )
+
+
+def _entry(field: str, key: str) -> str:
+    """Return the path of a map's entry, safe to show whatever the key holds."""
+    shown = key if len(key) <= 63 else f"{key[:60]}..."
+    return f"{field}[{shown!r}]" if _CONTROL.search(shown) else f"{field}[{shown}]"
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _text(duration: timedelta) -> str:
+    return f"{duration.total_seconds():g} s"
