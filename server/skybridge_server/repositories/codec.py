@@ -1,0 +1,139 @@
+"""Values of the domain as the database keeps them: times as integers, specifications as JSON.
+
+Times are integer microseconds since 1970 in UTC, durations integer microseconds. In JSON a
+dataclass is an object with all its fields, an enum its number. Reading is strict: a key or a type
+that this version does not know is an error, while a key that is missing takes the field's default,
+so that what older versions wrote stays readable.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import types
+import typing
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import Any, TypeVar
+
+from skybridge_server.errors import StorageError
+
+T = TypeVar("T")
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def from_time(value: datetime) -> int:
+    return (value - _EPOCH) // _MICROSECOND
+
+
+def to_time(value: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=value)
+
+
+def from_duration(value: timedelta) -> int:
+    return value // _MICROSECOND
+
+
+def to_duration(value: int) -> timedelta:
+    return timedelta(microseconds=value)
+
+
+def optional(convert: Callable[[Any], T], value: Any) -> T | None:
+    """Convert what is not None."""
+    return None if value is None else convert(value)
+
+
+def dumps(value: object) -> str:
+    """Return a dataclass, or a mapping of labels, as JSON."""
+    return json.dumps(_encode(value), separators=(",", ":"), ensure_ascii=False)
+
+
+def loads(kind: type[T], text: str) -> T:
+    """Return the dataclass that was written as `text`. StorageError: it is no such thing."""
+    try:
+        value: T = _decoder(kind)(json.loads(text))
+    except (TypeError, ValueError) as error:
+        raise StorageError(
+            f"the database holds a {kind.__name__} that this version cannot read, "
+            f"probably written by a newer one: {error}"
+        ) from error
+    return value
+
+
+def loads_labels(text: str) -> dict[str, str]:
+    return json.loads(text) if text else {}
+
+
+def dumps_labels(labels: Mapping[str, str]) -> str:
+    return dumps(labels) if labels else ""
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return from_time(value)
+    if isinstance(value, timedelta):
+        return from_duration(value)
+    if isinstance(value, enum.IntEnum):
+        return int(value)
+    if isinstance(value, tuple):
+        return [_encode(item) for item in value]
+    if isinstance(value, Mapping):
+        return dict(value)
+    if dataclasses.is_dataclass(value):
+        return {f.name: _encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    return value
+
+
+@cache
+def _decoder(kind: Any) -> Callable[[Any], Any]:
+    """Return the function that makes a value of a type out of JSON's."""
+    if dataclasses.is_dataclass(kind):
+        return _dataclass_decoder(typing.cast("type", kind))
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is types.UnionType:
+        decode = _decoder(arguments[0])
+        return lambda value: optional(decode, value)
+    if origin is tuple:
+        decode_item = _decoder(arguments[0])
+        return lambda value: tuple(decode_item(item) for item in _exactly(list, value))
+    if origin is dict:
+        return _string_map
+    return _scalar_decoder(kind)
+
+
+def _scalar_decoder(kind: type) -> Callable[[Any], Any]:
+    if kind is datetime:
+        return lambda value: to_time(_exactly(int, value))
+    if kind is timedelta:
+        return lambda value: to_duration(_exactly(int, value))
+    if issubclass(kind, enum.IntEnum):
+        return lambda value: kind(_exactly(int, value))
+    return lambda value: _exactly(kind, value)
+
+
+def _dataclass_decoder(kind: type) -> Callable[[Any], Any]:
+    hints = typing.get_type_hints(kind)
+    decoders = {f.name: _decoder(hints[f.name]) for f in dataclasses.fields(kind)}
+
+    def decode(value: Any) -> Any:
+        unknown = _exactly(dict, value).keys() - decoders.keys()
+        if unknown:
+            raise ValueError(f"unknown fields of {kind.__name__}: {', '.join(sorted(unknown))}")
+        return kind(**{name: decoders[name](item) for name, item in value.items()})
+
+    return decode
+
+
+def _string_map(value: Any) -> dict[str, str]:
+    return {_exactly(str, key): _exactly(str, item) for key, item in _exactly(dict, value).items()}
+
+
+def _exactly(kind: type[T], value: Any) -> T:
+    """Return the value if it has just this type: True is no number here."""
+    if type(value) is not kind:
+        raise TypeError(f"expected {kind.__name__}, found {value!r}")
+    return typing.cast("T", value)

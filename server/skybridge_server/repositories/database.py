@@ -1,0 +1,255 @@
+"""The database file: one thread writes, two read, and all of them work in batches.
+
+SQLite has one writer at a time and a durable commit costs far more than the statements in it. So
+all changes that have queued up while the last commit ran share the next one: a job is a function
+that gets the database, its effects are isolated by a savepoint, and its future completes once the
+whole batch is on disk. Readers use the same loop, since one wake-up of the event loop for a batch
+of answers is what makes a read cheap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, Generic, TypeVar
+
+from peewee import PeeweeException, SqliteDatabase
+
+from skybridge_server.errors import FailedPreconditionError, SkybridgeError, StorageError
+
+T = TypeVar("T")
+
+Job = Callable[[SqliteDatabase], T]
+"""Work on the database, run on one of its threads."""
+
+MIB = 1024 * 1024
+MAX_QUEUED_BYTES = 256 * MIB
+"""What may wait for the disk before callers are refused."""
+JOB_BYTES = 1024
+"""What a job weighs beside its data."""
+
+READERS = 2
+READ_BATCH_JOBS = 16  # small, so that the other reader gets its share of what queues up
+WRITE_BATCH_JOBS = 1000
+BATCH_BYTES = 8 * MIB
+
+DATABASE_ERRORS = (PeeweeException, sqlite3.Error)
+
+
+def connect_to(path: Path) -> SqliteDatabase:
+    """Return the database of a file, not yet connected: each thread has a connection of its own."""
+    return SqliteDatabase(
+        str(path),
+        autoconnect=False,
+        timeout=10,  # seconds to wait for another process, such as a backup
+        pragmas=(
+            ("journal_mode", "wal"),
+            ("synchronous", "full"),
+            ("foreign_keys", 1),
+            ("wal_autocheckpoint", 4000),  # pages of 4 KiB
+            ("journal_size_limit", 64 * MIB),
+            ("cache_size", -16 * 1024),  # KiB
+        ),
+    )
+
+
+class _Task(Generic[T]):
+    """A job, its weight in bytes, and what became of it."""
+
+    __slots__ = ("cost", "error", "future", "job", "result")
+
+    def __init__(self, job: Job[T], cost: int, future: asyncio.Future[T]) -> None:
+        self.job = job
+        self.cost = cost
+        self.future = future
+        self.result: T | None = None
+        self.error: Exception | None = None
+
+    def settle(self) -> None:
+        """Tell the caller, unless it has gone."""
+        if self.future.done():
+            return
+        if self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.result)  # type: ignore[arg-type]
+
+
+_Queue = SimpleQueue["_Task[Any] | None"]
+
+
+class _Worker(threading.Thread):
+    """Takes what has queued up, runs it in one transaction, and hands it back."""
+
+    def __init__(
+        self,
+        name: str,
+        database: SqliteDatabase,
+        queue: _Queue,
+        hand_back: Callable[[Sequence[_Task[Any]]], None],
+        *,
+        writes: bool,
+    ) -> None:
+        super().__init__(name=name, daemon=True)
+        self._database = database
+        self._queue = queue
+        self._hand_back = hand_back
+        self._writes = writes
+        self._max_jobs = WRITE_BATCH_JOBS if writes else READ_BATCH_JOBS
+        self._stopping = False
+
+    def run(self) -> None:
+        while batch := self._take():
+            self._run_batch(batch)
+            self._hand_back(batch)
+        self._database.close()
+
+    def _take(self) -> list[_Task[Any]]:
+        """Wait for work; return nothing once told to stop and all is done."""
+        batch: list[_Task[Any]] = []
+        cost = 0
+        while not self._stopping and cost < BATCH_BYTES and len(batch) < self._max_jobs:
+            try:
+                task = self._queue.get(block=not batch)
+            except Empty:
+                break
+            if task is None:
+                self._stopping = True
+            else:
+                batch.append(task)
+                cost += task.cost
+        return batch
+
+    def _run_batch(self, batch: Sequence[_Task[Any]]) -> None:
+        try:
+            connection = self._connection()
+            connection.execute("BEGIN IMMEDIATE" if self._writes else "BEGIN")
+            for task in batch:
+                self._run_task(connection, task)
+            connection.execute("COMMIT")
+        except DATABASE_ERRORS as error:
+            # What one of them saw of the others never happened, so all of them fail.
+            for task in batch:
+                task.error = _storage_error(error)
+            self._database.close()  # rolls back; the next batch starts afresh
+
+    def _connection(self) -> sqlite3.Connection:
+        if self._database.is_closed():
+            self._database.connect()
+            if not self._writes:
+                self._database.execute_sql("PRAGMA query_only = 1")
+        return self._database.connection()  # type: ignore[no-any-return]
+
+    def _run_task(self, connection: sqlite3.Connection, task: _Task[Any]) -> None:
+        connection.execute("SAVEPOINT job")
+        try:
+            task.result = task.job(self._database)
+        except Exception as error:  # noqa: BLE001 - it belongs to the caller
+            task.error = _storage_error(error) if isinstance(error, DATABASE_ERRORS) else error
+            # Where SQLite gave up the whole transaction, this fails, and so does the batch.
+            connection.execute("ROLLBACK TO job")
+        connection.execute("RELEASE job")
+
+
+class Database:
+    """The database of one server process.
+
+    All methods are for the event loop that opened it.
+    """
+
+    def __init__(self, path: Path, lock: int, loop: asyncio.AbstractEventLoop) -> None:
+        self._lock = lock
+        self._loop = loop
+        self._database = connect_to(path)
+        self._writes: _Queue = SimpleQueue()
+        self._reads: _Queue = SimpleQueue()
+        self._queued_bytes = 0
+        self._closed = False
+        self._writer = self._start("database-writer", self._writes, writes=True)
+        self._readers = [
+            self._start(f"database-reader-{number}", self._reads, writes=False)
+            for number in range(READERS)
+        ]
+
+    def _start(self, name: str, queue: _Queue, *, writes: bool) -> _Worker:
+        worker = _Worker(name, self._database, queue, self._hand_back, writes=writes)
+        worker.start()
+        return worker
+
+    def write(self, job: Job[T], cost: int = 0) -> asyncio.Future[T]:
+        """Run a job that changes something; its future completes when that is on disk.
+
+        Jobs run in the order of these calls. `cost` is the size of the job's data in bytes.
+        StorageError: disk full, or too much waits for the disk already.
+        """
+        return self._submit(self._writes, job, cost)
+
+    def read(self, job: Job[T]) -> asyncio.Future[T]:
+        """Run a job that only reads, on one consistent state of the database."""
+        return self._submit(self._reads, job, 0)
+
+    def _submit(self, queue: _Queue, job: Job[T], cost: int) -> asyncio.Future[T]:
+        if self._closed:
+            raise StorageError("the database is closed: the server is stopping")
+        cost += JOB_BYTES
+        if self._queued_bytes + cost > MAX_QUEUED_BYTES:
+            raise StorageError("the disk is too slow: too many changes wait to be written")
+        self._queued_bytes += cost
+        future: asyncio.Future[T] = self._loop.create_future()
+        queue.put(_Task(job, cost, future))
+        return future
+
+    def _hand_back(self, batch: Sequence[_Task[Any]]) -> None:
+        """Called by the threads."""
+        with suppress(RuntimeError):  # the loop was closed: nobody waits any more
+            self._loop.call_soon_threadsafe(self._settle, batch)
+
+    def _settle(self, batch: Sequence[_Task[Any]]) -> None:
+        for task in batch:
+            self._queued_bytes -= task.cost
+            task.settle()
+
+    async def close(self) -> None:
+        """Finish what is queued, stop the threads, let other processes have the file."""
+        if self._closed:
+            return
+        self._closed = True
+        self._writes.put(None)
+        for _ in self._readers:
+            self._reads.put(None)
+        await asyncio.to_thread(self._join)
+
+    def _join(self) -> None:
+        for reader in self._readers:
+            reader.join()
+        self._writer.join()
+        os.close(self._lock)
+
+
+def lock_file(path: Path) -> int:
+    """Claim a database file for this process; return the descriptor that holds the claim.
+
+    FailedPreconditionError (reason DATABASE_IN_USE): another process has it.
+    """
+    descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise FailedPreconditionError(
+            f"the database {path} is in use by another server: stop that one, "
+            "or give this one a database of its own",
+            reason="DATABASE_IN_USE",
+        ) from error
+    return descriptor
+
+
+def _storage_error(error: Exception) -> SkybridgeError:
+    return StorageError(f"the database cannot be used now: {error}")

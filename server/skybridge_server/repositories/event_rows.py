@@ -1,0 +1,75 @@
+"""Events of journals as rows of their table."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from skybridge_server.models.executions import Execution, ExecutionState
+from skybridge_server.models.journal import (
+    Event,
+    EventBody,
+    Gap,
+    GapReason,
+    Output,
+    OutputStream,
+    Result,
+    StateChange,
+)
+from skybridge_server.repositories.codec import from_time, to_time
+from skybridge_server.repositories.tables import EventRow as Row
+
+
+class Kind(enum.IntEnum):
+    """Which body an event has."""
+
+    STATE = 1
+    OUTPUT = 2
+    GAP = 3
+    RESULT = 4
+
+
+COLUMNS = (
+    Row.sequence,
+    Row.time,
+    Row.kind,
+    Row.code,
+    Row.stream,
+    Row.offset,
+    Row.length,
+    Row.data,
+)
+
+
+def values_of(event: Event) -> tuple[Any, ...]:
+    """Return the values of COLUMNS."""
+    return (event.sequence, from_time(event.time), *_body_values(event.body))
+
+
+def _body_values(body: EventBody) -> tuple[Any, ...]:
+    match body:
+        case StateChange(state):
+            return (Kind.STATE, state, None, None, None, None)
+        case Output(stream, offset, data):
+            return (Kind.OUTPUT, None, stream, offset, len(data), data)
+        case Gap(stream, offset, length, reason):
+            return (Kind.GAP, reason, stream, offset, length, None)
+        case Result():
+            return (Kind.RESULT, None, None, None, None, None)
+
+
+def from_values(values: Sequence[Any], execution: Callable[[], Execution]) -> Event:
+    """Return the event that the values of COLUMNS describe; `execution` gives that of a result."""
+    sequence, time, kind, code, stream, offset, length, data = values
+    body: EventBody
+    match Kind(kind):
+        case Kind.STATE:
+            body = StateChange(ExecutionState(code))
+        case Kind.OUTPUT:
+            body = Output(OutputStream(stream), offset, bytes(data))
+        case Kind.GAP:
+            body = Gap(OutputStream(stream), offset, length, GapReason(code))
+        case Kind.RESULT:
+            body = Result(execution())
+    return Event(sequence, to_time(time), body)

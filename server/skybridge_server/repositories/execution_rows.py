@@ -1,0 +1,141 @@
+"""Executions as rows of their table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from skybridge_server.models.executions import (
+    Execution,
+    ExecutionState,
+    Failure,
+    FailureReason,
+    Timings,
+    Usage,
+)
+from skybridge_server.models.names import ExecutionName, FunctionName
+from skybridge_server.repositories.codec import (
+    dumps_labels,
+    from_duration,
+    from_time,
+    loads_labels,
+    optional,
+    to_duration,
+    to_time,
+)
+from skybridge_server.repositories.tables import ExecutionRow as Row
+
+FIXED = (
+    Row.namespace,
+    Row.execution,
+    Row.function,
+    Row.function_uid,
+    Row.revision,
+    Row.create_time,
+    Row.timeout,
+    Row.interactive,
+    Row.traceparent,
+    Row.labels,
+)
+"""What never changes; indexes stand on these, so that an update leaves them alone."""
+
+CHANGING = (
+    Row.state,
+    Row.failure_reason,
+    Row.failure_message,
+    Row.failure_signal,
+    Row.exit_code,
+    Row.stdout_bytes,
+    Row.stderr_bytes,
+    Row.last_sequence,
+    Row.attempt,
+    Row.cold_start,
+    Row.queue_time,
+    Row.startup_time,
+    Row.run_time,
+    Row.total_time,
+    Row.cpu_time,
+    Row.peak_memory_bytes,
+    Row.oom_killed,
+    Row.start_time,
+    Row.end_time,
+)
+
+COLUMNS = FIXED + CHANGING
+
+
+def fixed_values(execution: Execution) -> tuple[Any, ...]:
+    """Return the values of FIXED."""
+    return (
+        execution.name.namespace,
+        execution.name.execution,
+        execution.function.function,
+        execution.function_uid,
+        execution.revision,
+        from_time(execution.create_time),
+        optional(from_duration, execution.timeout),
+        execution.interactive,
+        execution.traceparent,
+        dumps_labels(execution.labels),
+    )
+
+
+def changing_values(execution: Execution) -> tuple[Any, ...]:
+    """Return the values of CHANGING."""
+    failure, timings, usage = execution.failure, execution.timings, execution.usage
+    return (
+        execution.state,
+        failure and failure.reason,
+        failure and failure.message,
+        failure and failure.signal,
+        execution.exit_code,
+        execution.stdout_bytes,
+        execution.stderr_bytes,
+        execution.last_sequence,
+        execution.attempt,
+        execution.cold_start,
+        optional(from_duration, timings.queue),
+        optional(from_duration, timings.start),
+        optional(from_duration, timings.run),
+        optional(from_duration, timings.total),
+        optional(from_duration, usage.cpu),
+        usage.peak_memory_bytes,
+        usage.oom_killed,
+        optional(from_time, execution.start_time),
+        optional(from_time, execution.end_time),
+    )
+
+
+def from_values(values: tuple[Any, ...]) -> Execution:
+    """Return the execution that the values of COLUMNS describe."""
+    (namespace, execution, function, function_uid, revision, create_time, timeout) = values[:7]
+    (interactive, traceparent, labels, state, reason, message, signal, exit_code) = values[7:15]
+    (stdout_bytes, stderr_bytes, last_sequence, attempt, cold_start) = values[15:20]
+    (queue, start, run, total, cpu, peak_memory, oom_killed, start_time, end_time) = values[20:]
+    return Execution(
+        name=ExecutionName(namespace, execution),
+        function=FunctionName(namespace, function),
+        function_uid=function_uid,
+        revision=revision,
+        create_time=to_time(create_time),
+        state=ExecutionState(state),
+        failure=None if reason is None else Failure(FailureReason(reason), message, signal),
+        timeout=optional(to_duration, timeout),
+        interactive=bool(interactive),
+        traceparent=traceparent,
+        exit_code=exit_code,
+        stdout_bytes=stdout_bytes,
+        stderr_bytes=stderr_bytes,
+        last_sequence=last_sequence,
+        attempt=attempt,
+        cold_start=bool(cold_start),
+        labels=loads_labels(labels),
+        timings=Timings(
+            optional(to_duration, queue),
+            optional(to_duration, start),
+            optional(to_duration, run),
+            optional(to_duration, total),
+        ),
+        usage=Usage(optional(to_duration, cpu), peak_memory, bool(oom_killed)),
+        start_time=optional(to_time, start_time),
+        end_time=optional(to_time, end_time),
+    )

@@ -1,0 +1,237 @@
+"""Executions, their input and their journals in SQLite."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from peewee import ModelSelect, SqliteDatabase, Tuple
+
+from skybridge_server.errors import FailedPreconditionError, NotFoundError
+from skybridge_server.models.executions import Execution, ExecutionState
+from skybridge_server.models.functions import Function
+from skybridge_server.models.journal import Event, Output, OutputStream
+from skybridge_server.models.metrics import FunctionMetrics
+from skybridge_server.models.names import ExecutionName
+from skybridge_server.models.paging import ExecutionQuery, Page, PageRequest
+from skybridge_server.models.requests import Request
+from skybridge_server.repositories import event_rows, execution_rows, statements
+from skybridge_server.repositories.codec import from_time
+from skybridge_server.repositories.database import Database
+from skybridge_server.repositories.labels import has_label
+from skybridge_server.repositories.paging import page_of
+from skybridge_server.repositories.requests import record
+from skybridge_server.repositories.summary import summarize
+from skybridge_server.repositories.tables import (
+    UNFINISHED,
+    EventRow,
+    ExecutionLabelRow,
+    ExecutionRow,
+    InputRow,
+)
+
+MAX_EVENTS = 1000
+
+NAMED = (ExecutionRow.execution == "") & (ExecutionRow.namespace == "")
+ADD = statements.insert(ExecutionRow, execution_rows.COLUMNS)
+ADD_LABEL = statements.insert(
+    ExecutionLabelRow, (ExecutionLabelRow.execution, ExecutionLabelRow.key, ExecutionLabelRow.value)
+)
+ADD_INPUT = statements.insert(InputRow, (InputRow.execution, InputRow.data))
+ADD_EVENT = statements.insert(EventRow, (EventRow.execution, *event_rows.COLUMNS))
+UPDATE = statements.update(ExecutionRow, execution_rows.CHANGING, ExecutionRow.id == 0)
+FIND = statements.select((ExecutionRow.id, ExecutionRow.state), NAMED)
+GET = statements.select(execution_rows.COLUMNS, NAMED)
+EVENTS = statements.select(
+    event_rows.COLUMNS,
+    (EventRow.execution == 0) & (EventRow.sequence > 0),
+    order_by=EventRow.sequence,
+)
+
+
+class SqliteExecutions:
+    """Executions, their input and their journals."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(
+        self,
+        execution: Execution,
+        input_: bytes,
+        events: Sequence[Event],
+        request: Request | None = None,
+    ) -> None:
+        fixed = execution_rows.fixed_values(execution)
+        changing = execution_rows.changing_values(execution)
+
+        def job(db: SqliteDatabase) -> None:
+            record(db, request)
+            row_id = db.execute_sql(ADD, fixed + changing).lastrowid
+            for label in execution.labels.items():
+                db.execute_sql(ADD_LABEL, (row_id, *label))
+            if input_:
+                db.execute_sql(ADD_INPUT, (row_id, input_))
+            _add_events(db, row_id, events)
+
+        await self._database.write(job, cost=len(input_) + _size_of(events))
+
+    async def append(
+        self, name: ExecutionName, events: Sequence[Event], execution: Execution | None = None
+    ) -> None:
+        def job(db: SqliteDatabase) -> None:
+            row_id, _ = _find(db, name)
+            _add_events(db, row_id, events)
+            if execution is not None:
+                db.execute_sql(UPDATE, (*execution_rows.changing_values(execution), row_id))
+
+        # Queued before this coroutine waits for anything: that keeps the order of the calls.
+        await self._database.write(job, cost=_size_of(events))
+
+    async def get(self, name: ExecutionName) -> Execution:
+        return await self._database.read(lambda db: _get(db, name))
+
+    async def get_input(self, name: ExecutionName) -> bytes:
+        def job(db: SqliteDatabase) -> bytes:
+            row_id, _ = _find(db, name)
+            query = InputRow.select(InputRow.data).where(InputRow.execution == row_id)
+            return bytes(query.scalar(db) or b"")
+
+        return await self._database.read(job)
+
+    async def list(self, query: ExecutionQuery, page: PageRequest) -> Page[Execution]:
+        def job(db: SqliteDatabase) -> Page[Execution]:
+            rows = [*_listing(query, page).tuples().execute(db)]
+            cursors = {row[2]: (row[6], row[0]) for row in rows}
+            items = [execution_rows.from_values(row[1:]) for row in rows]
+            return page_of(items, page.size, lambda item: cursors[item.name.execution])
+
+        return await self._database.read(job)
+
+    async def unfinished(self) -> Sequence[Execution]:
+        def job(db: SqliteDatabase) -> list[Execution]:
+            query = ExecutionRow.select(*execution_rows.COLUMNS).where(UNFINISHED)
+            rows = query.order_by(ExecutionRow.create_time, ExecutionRow.id).tuples().execute(db)
+            return [execution_rows.from_values(row) for row in rows]
+
+        return await self._database.read(job)
+
+    async def events(self, name: ExecutionName, *, after: int, limit_bytes: int) -> Sequence[Event]:
+        return await self._database.read(lambda db: _read_events(db, name, after, limit_bytes))
+
+    async def output(self, name: ExecutionName, stream: OutputStream, limit: int) -> bytes:
+        def job(db: SqliteDatabase) -> bytes:
+            chunks = _read_output(db, name, stream, limit, from_end=False)
+            return b"".join(chunks)[:limit]
+
+        return await self._database.read(job)
+
+    async def output_tail(self, name: ExecutionName, stream: OutputStream, limit: int) -> bytes:
+        def job(db: SqliteDatabase) -> bytes:
+            chunks = _read_output(db, name, stream, limit, from_end=True)
+            data = b"".join(reversed(chunks))
+            return data[max(0, len(data) - limit) :]
+
+        return await self._database.read(job)
+
+    async def delete(self, name: ExecutionName) -> None:
+        def job(db: SqliteDatabase) -> None:
+            row_id, state = _find(db, name)
+            if not ExecutionState(state).final:
+                raise FailedPreconditionError(
+                    f"execution '{name}' has not ended: cancel it or wait for it, then delete it",
+                    reason="EXECUTION_UNFINISHED",
+                    metadata={"resource": str(name)},
+                )
+            ExecutionRow.delete().where(ExecutionRow.id == row_id).execute(db)
+
+        await self._database.write(job)
+
+    async def metrics(
+        self, function: Function, *, start_time: datetime, end_time: datetime
+    ) -> FunctionMetrics:
+        return await self._database.read(
+            lambda db: summarize(db, function, start_time=start_time, end_time=end_time)
+        )
+
+
+def _find(db: SqliteDatabase, name: ExecutionName) -> tuple[int, int]:
+    """Return the id of an execution's row, and its state."""
+    row = db.execute_sql(FIND, (name.execution, name.namespace)).fetchone()
+    if row is None:
+        raise NotFoundError("execution", str(name))
+    return row[0], row[1]
+
+
+def _get(db: SqliteDatabase, name: ExecutionName) -> Execution:
+    row = db.execute_sql(GET, (name.execution, name.namespace)).fetchone()
+    if row is None:
+        raise NotFoundError("execution", str(name))
+    return execution_rows.from_values(row)
+
+
+def _add_events(db: SqliteDatabase, row_id: int, events: Sequence[Event]) -> None:
+    for event in events:
+        db.execute_sql(ADD_EVENT, (row_id, *event_rows.values_of(event)))
+
+
+def _size_of(events: Sequence[Event]) -> int:
+    return sum(len(event.body.data) for event in events if isinstance(event.body, Output))
+
+
+def _read_events(
+    db: SqliteDatabase, name: ExecutionName, after: int, limit_bytes: int
+) -> list[Event]:
+    row_id, _ = _find(db, name)
+    events: list[Event] = []
+    size = 0
+    for row in db.execute_sql(EVENTS, (row_id, after)):
+        event = event_rows.from_values(row, lambda: _get(db, name))
+        size += _size_of([event])
+        if events and size > limit_bytes:
+            break
+        events.append(event)
+        if len(events) == MAX_EVENTS:
+            break
+    return events
+
+
+def _read_output(
+    db: SqliteDatabase, name: ExecutionName, stream: OutputStream, limit: int, *, from_end: bool
+) -> list[bytes]:
+    """Return chunks from one end of a stream, of `limit` bytes or a bit more."""
+    row_id, _ = _find(db, name)
+    order = EventRow.sequence.desc() if from_end else EventRow.sequence
+    query = EventRow.select(EventRow.data).where(
+        EventRow.execution == row_id,
+        EventRow.kind == event_rows.Kind.OUTPUT,
+        EventRow.stream == stream,
+    )
+    chunks: list[bytes] = []
+    for (data,) in db.execute_sql(*query.order_by(order).sql()):
+        if limit <= 0:
+            break
+        chunks.append(data)
+        limit -= len(data)
+    return chunks
+
+
+def _listing(query: ExecutionQuery, page: PageRequest) -> ModelSelect:
+    row = ExecutionRow
+    select = row.select(row.id, *execution_rows.COLUMNS).where(row.namespace == query.namespace)
+    if query.function:
+        select = select.where(row.function == query.function)
+    if query.states:
+        select = select.where(row.state.in_(sorted(query.states)))
+    if query.created_from is not None:
+        select = select.where(row.create_time >= from_time(query.created_from))
+    if query.created_before is not None:
+        select = select.where(row.create_time < from_time(query.created_before))
+    for label in query.labels:
+        select = select.where(has_label(ExecutionLabelRow, row, label))
+    keys = (row.create_time, row.id)
+    if page.after:
+        key, after = Tuple(*keys), Tuple(*page.after)
+        select = select.where(key < after if query.descending else key > after)
+    order = [key.desc() if query.descending else key.asc() for key in keys]
+    return select.order_by(*order).limit(page.size + 1)

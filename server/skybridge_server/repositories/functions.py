@@ -1,0 +1,326 @@
+"""Functions and revisions in SQLite."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from peewee import ModelSelect, SqliteDatabase, Tuple, fn
+
+from skybridge_server.errors import (
+    AbortedError,
+    AlreadyExistsError,
+    FailedPreconditionError,
+    NotFoundError,
+)
+from skybridge_server.models.functions import Function, FunctionSpec, FunctionState, Revision
+from skybridge_server.models.names import FunctionName, RevisionName
+from skybridge_server.models.paging import Cursor, FunctionQuery, Page, PageRequest
+from skybridge_server.models.requests import Request
+from skybridge_server.repositories import statements
+from skybridge_server.repositories.codec import (
+    dumps,
+    dumps_labels,
+    from_time,
+    loads,
+    loads_labels,
+    to_time,
+)
+from skybridge_server.repositories.database import Database
+from skybridge_server.repositories.labels import has_label
+from skybridge_server.repositories.paging import page_of
+from skybridge_server.repositories.requests import record
+from skybridge_server.repositories.tables import (
+    UNFINISHED,
+    ExecutionRow,
+    FunctionLabelRow,
+    FunctionRow,
+    RevisionRow,
+)
+
+COLUMNS = (
+    FunctionRow.namespace,
+    FunctionRow.function,
+    FunctionRow.uid,
+    FunctionRow.spec,
+    FunctionRow.create_time,
+    FunctionRow.update_time,
+    FunctionRow.description,
+    FunctionRow.labels,
+    FunctionRow.state,
+    FunctionRow.state_message,
+    FunctionRow.generation,
+    FunctionRow.etag,
+    FunctionRow.active_revision,
+)
+NAMED = (FunctionRow.namespace == "") & (FunctionRow.function == "")
+GET = statements.select(COLUMNS, NAMED)
+
+
+class SqliteFunctions:
+    """Functions by name."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create(self, function: Function, request: Request | None = None) -> None:
+        def job(db: SqliteDatabase) -> None:
+            record(db, request)
+            if _id_of(db, function.name) is not None:
+                raise AlreadyExistsError(
+                    f"function '{function.name}' exists already",
+                    reason="FUNCTION_EXISTS",
+                    metadata={"resource": str(function.name)},
+                )
+            row_id = FunctionRow.insert(_to_row(function)).execute(db)
+            _insert_labels(db, row_id, function)
+
+        await self._database.write(job)
+
+    async def get(self, name: FunctionName) -> Function:
+        def job(db: SqliteDatabase) -> Function:
+            row = db.execute_sql(GET, (name.namespace, name.function)).fetchone()
+            if row is None:
+                raise _not_found(name)
+            return _from_row(row)
+
+        return await self._database.read(job)
+
+    async def list(self, query: FunctionQuery, page: PageRequest) -> Page[Function]:
+        def job(db: SqliteDatabase) -> Page[Function]:
+            rows = _listing(query, page).tuples().execute(db)
+            return page_of([_from_row(row) for row in rows], page.size, _cursor_of(query))
+
+        return await self._database.read(job)
+
+    async def update(
+        self, function: Function, *, expected_etag: str, request: Request | None = None
+    ) -> None:
+        def job(db: SqliteDatabase) -> None:
+            record(db, request)
+            update(db, function, expected_etag)
+
+        await self._database.write(job)
+
+    async def delete(
+        self, name: FunctionName, *, expected_etag: str, request: Request | None = None
+    ) -> None:
+        def job(db: SqliteDatabase) -> None:
+            record(db, request)
+            row_id, uid = _check_etag(db, name, expected_etag)
+            unfinished = ExecutionRow.select().where(UNFINISHED, ExecutionRow.function_uid == uid)
+            if unfinished.exists(db):
+                raise FailedPreconditionError(
+                    f"function '{name}' has executions that have not ended: "
+                    "cancel them or wait for them, then delete it",
+                    reason="EXECUTIONS_UNFINISHED",
+                    metadata={"resource": str(name)},
+                )
+            FunctionRow.delete().where(FunctionRow.id == row_id).execute(db)
+
+        await self._database.write(job)
+
+
+class SqliteRevisions:
+    """Revisions of functions."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def activate_new(
+        self,
+        function: Function,
+        revision: Revision,
+        *,
+        expected_etag: str,
+        request: Request | None = None,
+    ) -> None:
+        def job(db: SqliteDatabase) -> None:
+            record(db, request)
+            row_id = update(db, function, expected_etag)
+            if _revisions(revision.name).exists(db):
+                raise AbortedError(
+                    f"revision '{revision.name}' exists already: "
+                    "another deployment was faster, repeat yours",
+                    metadata={"resource": str(revision.name)},
+                )
+            RevisionRow.insert(_revision_to_row(row_id, revision)).execute(db)
+
+        await self._database.write(job)
+
+    async def get(self, name: RevisionName) -> Revision:
+        def job(db: SqliteDatabase) -> Revision:
+            row = _revisions(name).first(db)
+            if row is None:
+                raise NotFoundError("revision", str(name))
+            return _revision_from_row(name.function, row)
+
+        return await self._database.read(job)
+
+    async def latest_number(self, function: FunctionName) -> int:
+        def job(db: SqliteDatabase) -> int:
+            query = _revisions_of(function, fn.MAX(RevisionRow.number))
+            return query.scalar(db) or 0
+
+        return await self._database.read(job)
+
+    async def list(self, function: FunctionName, page: PageRequest) -> Page[Revision]:
+        def job(db: SqliteDatabase) -> Page[Revision]:
+            query = _revisions_of(function).order_by(RevisionRow.number.desc())
+            if page.after:
+                query = query.where(RevisionRow.number < page.after[0])
+            rows = query.limit(page.size + 1).execute(db)
+            items = [_revision_from_row(function, row) for row in rows]
+            return page_of(items, page.size, lambda revision: (revision.name.number,))
+
+        return await self._database.read(job)
+
+
+def update(db: SqliteDatabase, function: Function, expected_etag: str) -> int:
+    """Replace a stored function; return the id of its row."""
+    row_id, uid = _check_etag(db, function.name, expected_etag)
+    if uid != function.uid:
+        raise _not_found(function.name)
+    FunctionRow.update(_to_row(function)).where(FunctionRow.id == row_id).execute(db)
+    FunctionLabelRow.delete().where(FunctionLabelRow.function == row_id).execute(db)
+    _insert_labels(db, row_id, function)
+    return row_id
+
+
+def _check_etag(db: SqliteDatabase, name: FunctionName, expected_etag: str) -> tuple[int, str]:
+    """Return id and uid of a function that has this etag."""
+    columns = (FunctionRow.id, FunctionRow.uid, FunctionRow.etag)
+    row = _named(FunctionRow.select(*columns), name).tuples().first(db)
+    if row is None:
+        raise _not_found(name)
+    row_id, uid, etag = row
+    if etag != expected_etag:
+        raise AbortedError(
+            f"function '{name}' was changed by somebody else: read it again, then repeat",
+            metadata={"resource": str(name)},
+        )
+    return row_id, uid
+
+
+def _id_of(db: SqliteDatabase, name: FunctionName) -> int | None:
+    return _named(FunctionRow.select(FunctionRow.id), name).scalar(db)
+
+
+def _named(query: ModelSelect, name: FunctionName) -> ModelSelect:
+    return query.where(
+        FunctionRow.namespace == name.namespace, FunctionRow.function == name.function
+    )
+
+
+def _listing(query: FunctionQuery, page: PageRequest) -> ModelSelect:
+    select = FunctionRow.select(*COLUMNS).where(FunctionRow.namespace == query.namespace)
+    if query.name_prefix:
+        end = query.name_prefix + "\U0010ffff"
+        select = select.where(FunctionRow.function.between(query.name_prefix, end))
+    if query.state is not None:
+        select = select.where(FunctionRow.state == query.state)
+    for label in query.labels:
+        select = select.where(has_label(FunctionLabelRow, FunctionRow, label))
+    keys = _sort_keys(query)
+    if page.after:
+        key, after = Tuple(*keys), Tuple(*page.after)
+        select = select.where(key < after if query.descending else key > after)
+    order = [key.desc() if query.descending else key.asc() for key in keys]
+    return select.order_by(*order).limit(page.size + 1)
+
+
+def _sort_keys(query: FunctionQuery) -> tuple[Any, ...]:
+    if query.order_by == "name":
+        return (FunctionRow.function,)
+    return (getattr(FunctionRow, query.order_by), FunctionRow.function)
+
+
+def _cursor_of(query: FunctionQuery) -> Any:
+    def cursor(function: Function) -> Cursor:
+        if query.order_by == "name":
+            return (function.name.function,)
+        return (from_time(getattr(function, query.order_by)), function.name.function)
+
+    return cursor
+
+
+def _insert_labels(db: SqliteDatabase, row_id: int, function: Function) -> None:
+    rows = [{"function": row_id, "key": k, "value": v} for k, v in function.labels.items()]
+    if rows:
+        FunctionLabelRow.insert_many(rows).execute(db)
+
+
+def _to_row(function: Function) -> dict[Any, Any]:
+    values = (
+        function.name.namespace,
+        function.name.function,
+        function.uid,
+        dumps(function.spec),
+        from_time(function.create_time),
+        from_time(function.update_time),
+        function.description,
+        dumps_labels(function.labels),
+        function.state,
+        function.state_message,
+        function.generation,
+        function.etag,
+        function.active_revision,
+    )
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+def _from_row(row: Any) -> Function:
+    (namespace, function, uid, spec, create_time, update_time, description, labels) = row[:8]
+    (state, state_message, generation, etag, active_revision) = row[8:]
+    return Function(
+        name=FunctionName(namespace, function),
+        uid=uid,
+        spec=loads(FunctionSpec, spec),
+        create_time=to_time(create_time),
+        update_time=to_time(update_time),
+        description=description,
+        labels=loads_labels(labels),
+        state=FunctionState(state),
+        state_message=state_message,
+        generation=generation,
+        etag=etag,
+        active_revision=active_revision,
+    )
+
+
+def _revisions_of(function: FunctionName, *columns: Any) -> ModelSelect:
+    return _named(RevisionRow.select(*columns).join(FunctionRow), function)
+
+
+def _revisions(name: RevisionName) -> ModelSelect:
+    return _revisions_of(name.function).where(RevisionRow.number == name.number)
+
+
+def _revision_to_row(function_id: int, revision: Revision) -> dict[str, Any]:
+    return {
+        "function": function_id,
+        "number": revision.name.number,
+        "spec": dumps(revision.spec),
+        "image_id": revision.image_id,
+        "image_digest": revision.image_digest,
+        "platform": revision.platform,
+        "image_bytes": revision.image_bytes,
+        "generation": revision.generation,
+        "create_time": from_time(revision.create_time),
+    }
+
+
+def _revision_from_row(function: FunctionName, row: RevisionRow) -> Revision:
+    return Revision(
+        name=RevisionName(function, row.number),
+        spec=loads(FunctionSpec, row.spec),
+        image_id=row.image_id,
+        image_digest=row.image_digest,
+        platform=row.platform,
+        image_bytes=row.image_bytes,
+        generation=row.generation,
+        create_time=to_time(row.create_time),
+    )
+
+
+def _not_found(name: FunctionName) -> NotFoundError:
+    return NotFoundError("function", str(name))

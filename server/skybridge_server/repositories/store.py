@@ -1,0 +1,60 @@
+"""All repositories over one SQLite file."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import uuid
+from pathlib import Path
+
+from skybridge_server.repositories.database import Database, connect_to, lock_file
+from skybridge_server.repositories.executions import SqliteExecutions
+from skybridge_server.repositories.functions import SqliteFunctions, SqliteRevisions
+from skybridge_server.repositories.requests import SqliteRequests
+from skybridge_server.repositories.schema import migrate
+from skybridge_server.repositories.tables import MetaRow
+
+
+class SqliteRepositories:
+    """All repositories of one database file."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.functions = SqliteFunctions(database)
+        self.revisions = SqliteRevisions(database)
+        self.executions = SqliteExecutions(database)
+        self.requests = SqliteRequests(database)
+
+    @classmethod
+    async def open(cls, path: Path) -> SqliteRepositories:
+        """Open a database file, made if absent, and bring its tables up to date.
+
+        FailedPreconditionError: another server has it (reason DATABASE_IN_USE), or a newer
+        version made it (DATABASE_NEWER). StorageError: it cannot be read or written.
+        """
+        lock = await asyncio.to_thread(_prepare, path)
+        return cls(Database(path, lock, asyncio.get_running_loop()))
+
+    async def server_id(self) -> str:
+        query = MetaRow.select(MetaRow.value).where(MetaRow.key == "server_id")
+        server_id: str = await self._database.read(query.scalar)
+        return server_id
+
+    async def close(self) -> None:
+        await self._database.close()
+
+
+def _prepare(path: Path) -> int:
+    """Lock the file, make its tables and its identity; return the lock."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = lock_file(path)
+    try:
+        migrate(path)
+        database = connect_to(path)
+        with database.connection_context():
+            identity = {"key": "server_id", "value": str(uuid.uuid4())}
+            MetaRow.insert(identity).on_conflict_ignore().execute(database)
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock

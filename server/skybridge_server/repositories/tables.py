@@ -1,0 +1,214 @@
+"""The tables. Times and durations are integer microseconds, enums their numbers (see codec.py).
+
+Models know no database: every query is executed with one (`query.execute(database)`), so that
+several stores can be open in one process.
+"""
+
+from __future__ import annotations
+
+from peewee import (
+    SQL,
+    AutoField,
+    BigIntegerField,
+    BlobField,
+    BooleanField,
+    CompositeKey,
+    ForeignKeyField,
+    IntegerField,
+    Model,
+    TextField,
+)
+
+
+class MetaRow(Model):
+    """Facts about the store itself: `server_id`."""
+
+    key = TextField(primary_key=True)
+    value = TextField()
+
+    class Meta:
+        table_name = "meta"
+        without_rowid = True
+
+
+class FunctionRow(Model):
+    """A function; `labels` is JSON here for reading and a table for searching."""
+
+    id = AutoField()
+    namespace = TextField()
+    function = TextField()
+    uid = TextField()
+    spec = TextField()
+    create_time = BigIntegerField()
+    update_time = BigIntegerField()
+    description = TextField()
+    labels = TextField()
+    state = IntegerField()
+    state_message = TextField()
+    generation = IntegerField()
+    etag = TextField()
+    active_revision = IntegerField()
+
+    class Meta:
+        table_name = "functions"
+        indexes = ((("namespace", "function"), True),)
+
+
+class FunctionLabelRow(Model):
+    """One label of a function."""
+
+    function = ForeignKeyField(FunctionRow, on_delete="CASCADE", index=False)
+    key = TextField()
+    value = TextField()
+
+    class Meta:
+        table_name = "function_labels"
+        primary_key = CompositeKey("function", "key")
+        without_rowid = True
+
+
+class RevisionRow(Model):
+    """A revision of a function that exists."""
+
+    id = AutoField()
+    function = ForeignKeyField(FunctionRow, on_delete="CASCADE", index=False)
+    number = IntegerField()
+    spec = TextField()
+    image_id = TextField()
+    image_digest = TextField()
+    platform = TextField()
+    image_bytes = BigIntegerField()
+    generation = IntegerField()
+    create_time = BigIntegerField()
+
+    class Meta:
+        table_name = "revisions"
+        indexes = ((("function", "number"), True),)
+
+
+class ExecutionRow(Model):
+    """An execution. It outlives its function, so it refers to it by name and uid.
+
+    Sums over a function use the index that lists its executions.
+    """
+
+    id = AutoField()
+    namespace = TextField()
+    execution = TextField()
+    function = TextField()
+    function_uid = TextField()
+    revision = IntegerField()
+    create_time = BigIntegerField()
+    timeout = BigIntegerField(null=True)
+    interactive = BooleanField()
+    traceparent = TextField()
+    labels = TextField()
+    state = IntegerField()
+    failure_reason = IntegerField(null=True)
+    failure_message = TextField(null=True)
+    failure_signal = IntegerField(null=True)
+    exit_code = IntegerField(null=True)
+    stdout_bytes = BigIntegerField()
+    stderr_bytes = BigIntegerField()
+    last_sequence = IntegerField()
+    attempt = IntegerField()
+    cold_start = BooleanField()
+    queue_time = BigIntegerField(null=True)
+    startup_time = BigIntegerField(null=True)
+    run_time = BigIntegerField(null=True)
+    total_time = BigIntegerField(null=True)
+    cpu_time = BigIntegerField(null=True)
+    peak_memory_bytes = BigIntegerField(null=True)
+    oom_killed = BooleanField()
+    start_time = BigIntegerField(null=True)
+    end_time = BigIntegerField(null=True)
+
+    class Meta:
+        table_name = "executions"
+        indexes = (
+            (("execution", "namespace"), True),
+            (("namespace", "create_time"), False),
+            (("namespace", "function", "create_time"), False),
+        )
+
+
+UNFINISHED = SQL("state < 5")
+"""Written out, since SQLite uses a partial index only where it sees the same words."""
+
+ExecutionRow.add_index(
+    ExecutionRow.index(ExecutionRow.create_time, name="executions_unfinished", where=UNFINISHED)
+)
+
+
+class ExecutionLabelRow(Model):
+    """One label of an execution."""
+
+    execution = ForeignKeyField(ExecutionRow, on_delete="CASCADE", index=False)
+    key = TextField()
+    value = TextField()
+
+    class Meta:
+        table_name = "execution_labels"
+        primary_key = CompositeKey("execution", "key")
+        without_rowid = True
+
+
+class InputRow(Model):
+    """The input of an execution, if it has any."""
+
+    execution = ForeignKeyField(ExecutionRow, on_delete="CASCADE", primary_key=True)
+    data = BlobField()
+
+    class Meta:
+        table_name = "inputs"
+
+
+class EventRow(Model):
+    """One event of a journal. A result has no columns of its own: the execution's row says it.
+
+    `code` is a state or the reason of a gap; `length` counts the bytes of `data` or of the gap.
+    """
+
+    id = AutoField()
+    execution = ForeignKeyField(ExecutionRow, on_delete="CASCADE", index=False)
+    sequence = IntegerField()
+    time = BigIntegerField()
+    kind = IntegerField()
+    code = IntegerField(null=True)
+    stream = IntegerField(null=True)
+    offset = BigIntegerField(null=True)
+    length = BigIntegerField(null=True)
+    data = BlobField(null=True)
+
+    class Meta:
+        table_name = "events"
+        indexes = ((("execution", "sequence"), True),)
+
+
+class RequestRow(Model):
+    """An idempotent request; `answer` is a function as JSON."""
+
+    method = TextField()
+    request_id = TextField()
+    fingerprint = TextField()
+    create_time = BigIntegerField(index=True)
+    resource = TextField()
+    answer = TextField(null=True)
+
+    class Meta:
+        table_name = "requests"
+        primary_key = CompositeKey("method", "request_id")
+        without_rowid = True
+
+
+TABLES: tuple[type[Model], ...] = (
+    MetaRow,
+    FunctionRow,
+    FunctionLabelRow,
+    RevisionRow,
+    ExecutionRow,
+    ExecutionLabelRow,
+    InputRow,
+    EventRow,
+    RequestRow,
+)
