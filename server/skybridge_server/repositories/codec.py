@@ -55,7 +55,7 @@ def dumps(value: object) -> str:
 def loads(kind: type[T], text: str) -> T:
     """Return the dataclass that was written as `text`. StorageError: it is no such thing."""
     try:
-        value: T = _decoder(kind)(json.loads(text))
+        value: T = _decoder(kind)(json.loads(text))  # type: ignore[arg-type]
     except (TypeError, ValueError) as error:
         raise StorageError(
             f"the database holds a {kind.__name__} that this version cannot read, "
@@ -73,19 +73,17 @@ def dumps_labels(labels: Mapping[str, str]) -> str:
 
 
 def _encode(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return from_time(value)
-    if isinstance(value, timedelta):
-        return from_duration(value)
-    if isinstance(value, enum.IntEnum):
-        return int(value)
-    if isinstance(value, tuple):
-        return [_encode(item) for item in value]
-    if isinstance(value, Mapping):
-        return dict(value)
-    if dataclasses.is_dataclass(value):
-        return {f.name: _encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    return value
+    match value:
+        case datetime():
+            return from_time(value)
+        case timedelta():
+            return from_duration(value)
+        case tuple():
+            return [_encode(item) for item in value]
+        case _ if dataclasses.is_dataclass(value):
+            return {f.name: _encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        case _:  # JSON knows it: text, a number, an enum's number, a mapping of text, None
+            return value
 
 
 @cache
@@ -136,4 +134,4 @@ def _exactly(kind: type[T], value: Any) -> T:
     """Return the value if it has just this type: True is no number here."""
     if type(value) is not kind:
         raise TypeError(f"expected {kind.__name__}, found {value!r}")
-    return typing.cast("T", value)
+    return value

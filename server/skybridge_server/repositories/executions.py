@@ -35,7 +35,7 @@ MAX_EVENTS = 1000
 NAMED = (ExecutionRow.execution == "") & (ExecutionRow.namespace == "")
 ADD = statements.insert(ExecutionRow, execution_rows.COLUMNS)
 ADD_LABEL = statements.insert(
-    ExecutionLabelRow, (ExecutionLabelRow.execution, ExecutionLabelRow.key, ExecutionLabelRow.value)
+    ExecutionLabelRow, (ExecutionLabelRow.owner, ExecutionLabelRow.key, ExecutionLabelRow.value)
 )
 ADD_INPUT = statements.insert(InputRow, (InputRow.execution, InputRow.data))
 ADD_EVENT = statements.insert(EventRow, (EventRow.execution, *event_rows.COLUMNS))
@@ -216,7 +216,7 @@ def _read_output(
     return chunks
 
 
-def _listing(query: ExecutionQuery, page: PageRequest) -> ModelSelect:
+def _listing(query: ExecutionQuery, page: PageRequest) -> ModelSelect[ExecutionRow]:
     row = ExecutionRow
     select = row.select(row.id, *execution_rows.COLUMNS).where(row.namespace == query.namespace)
     if query.function:
@@ -228,7 +228,7 @@ def _listing(query: ExecutionQuery, page: PageRequest) -> ModelSelect:
     if query.created_before is not None:
         select = select.where(row.create_time < from_time(query.created_before))
     for label in query.labels:
-        select = select.where(has_label(ExecutionLabelRow, row, label))
+        select = select.where(has_label(ExecutionLabelRow, row.id, label))
     keys = (row.create_time, row.id)
     if page.after:
         key, after = Tuple(*keys), Tuple(*page.after)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
-from peewee import ModelSelect, SqliteDatabase, Tuple, fn
+from peewee import Model, ModelSelect, SqliteDatabase, Tuple, fn
 
 from skybridge_server.errors import (
     AbortedError,
@@ -37,6 +37,8 @@ from skybridge_server.repositories.tables import (
     RevisionRow,
 )
 
+M = TypeVar("M", bound=Model)
+
 COLUMNS = (
     FunctionRow.namespace,
     FunctionRow.function,
@@ -65,7 +67,7 @@ class SqliteFunctions:
     async def create(self, function: Function, request: Request | None = None) -> None:
         def job(db: SqliteDatabase) -> None:
             record(db, request)
-            if _id_of(db, function.name) is not None:
+            if _named(FunctionRow.select(), function.name).exists(db):
                 raise AlreadyExistsError(
                     f"function '{function.name}' exists already",
                     reason="FUNCTION_EXISTS",
@@ -181,7 +183,7 @@ def update(db: SqliteDatabase, function: Function, expected_etag: str) -> int:
     if uid != function.uid:
         raise _not_found(function.name)
     FunctionRow.update(_to_row(function)).where(FunctionRow.id == row_id).execute(db)
-    FunctionLabelRow.delete().where(FunctionLabelRow.function == row_id).execute(db)
+    FunctionLabelRow.delete().where(FunctionLabelRow.owner == row_id).execute(db)
     _insert_labels(db, row_id, function)
     return row_id
 
@@ -201,17 +203,13 @@ def _check_etag(db: SqliteDatabase, name: FunctionName, expected_etag: str) -> t
     return row_id, uid
 
 
-def _id_of(db: SqliteDatabase, name: FunctionName) -> int | None:
-    return _named(FunctionRow.select(FunctionRow.id), name).scalar(db)
-
-
-def _named(query: ModelSelect, name: FunctionName) -> ModelSelect:
+def _named(query: ModelSelect[M], name: FunctionName) -> ModelSelect[M]:
     return query.where(
         FunctionRow.namespace == name.namespace, FunctionRow.function == name.function
     )
 
 
-def _listing(query: FunctionQuery, page: PageRequest) -> ModelSelect:
+def _listing(query: FunctionQuery, page: PageRequest) -> ModelSelect[FunctionRow]:
     select = FunctionRow.select(*COLUMNS).where(FunctionRow.namespace == query.namespace)
     if query.name_prefix:
         end = query.name_prefix + "\U0010ffff"
@@ -219,7 +217,7 @@ def _listing(query: FunctionQuery, page: PageRequest) -> ModelSelect:
     if query.state is not None:
         select = select.where(FunctionRow.state == query.state)
     for label in query.labels:
-        select = select.where(has_label(FunctionLabelRow, FunctionRow, label))
+        select = select.where(has_label(FunctionLabelRow, FunctionRow.id, label))
     keys = _sort_keys(query)
     if page.after:
         key, after = Tuple(*keys), Tuple(*page.after)
@@ -244,7 +242,7 @@ def _cursor_of(query: FunctionQuery) -> Any:
 
 
 def _insert_labels(db: SqliteDatabase, row_id: int, function: Function) -> None:
-    rows = [{"function": row_id, "key": k, "value": v} for k, v in function.labels.items()]
+    rows = [{"owner": row_id, "key": k, "value": v} for k, v in function.labels.items()]
     if rows:
         FunctionLabelRow.insert_many(rows).execute(db)
 
@@ -287,11 +285,11 @@ def _from_row(row: Any) -> Function:
     )
 
 
-def _revisions_of(function: FunctionName, *columns: Any) -> ModelSelect:
+def _revisions_of(function: FunctionName, *columns: Any) -> ModelSelect[RevisionRow]:
     return _named(RevisionRow.select(*columns).join(FunctionRow), function)
 
 
-def _revisions(name: RevisionName) -> ModelSelect:
+def _revisions(name: RevisionName) -> ModelSelect[RevisionRow]:
     return _revisions_of(name.function).where(RevisionRow.number == name.number)
 
 

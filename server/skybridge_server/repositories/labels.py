@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from peewee import Expression, Model, fn
+from peewee import Field, Function, fn
 
 from skybridge_server.models.paging import LabelFilter
+from skybridge_server.repositories.tables import ExecutionLabelRow, FunctionLabelRow
 
 
-def has_label(labels: type[Model], owner: type[Model], wanted: LabelFilter) -> Expression:
-    """Return the condition that rows of `owner` have a label in the table `labels`."""
-    (reference,) = labels._meta.refs
-    query = labels.select(1).where(reference == owner.id, labels.key == wanted.key)
+def has_label(
+    labels: type[FunctionLabelRow | ExecutionLabelRow], owner: Field, wanted: LabelFilter
+) -> Function:
+    """Return the condition that rows with the id `owner` have a label."""
+    query = labels.select(1).where(labels.owner == owner, labels.key == wanted.key)
     if wanted.value is not None:
         query = query.where(labels.value == wanted.value)
     return fn.EXISTS(query)

@@ -18,7 +18,7 @@ def insert(table: type[Model], fields: Sequence[Field]) -> str:
 
 def update(table: type[Model], fields: Sequence[Field], where: Expression) -> str:
     """Return the SQL that updates rows: values in the order of `fields`, then those of `where`."""
-    query = table.update({field: None for field in fields}).where(where)
+    query = table.update(dict.fromkeys(fields)).where(where)
     sql: str = query.sql()[0]
     return sql
 

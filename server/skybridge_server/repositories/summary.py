@@ -42,7 +42,7 @@ def summarize(
     )
 
 
-def _totals(window: Expression) -> ModelSelect:
+def _totals(window: Expression) -> ModelSelect[Row]:
     return Row.select(
         fn.SUM(Row.cold_start), fn.SUM(Row.cpu_time), fn.MAX(Row.peak_memory_bytes)
     ).where(window)
@@ -63,7 +63,7 @@ def _latency(db: SqliteDatabase, column: Field, window: Expression) -> LatencySu
 
 
 def _ranked(
-    db: SqliteDatabase, known: ModelSelect, column: Field, count: int, percent: int
+    db: SqliteDatabase, known: ModelSelect[Row], column: Field, count: int, percent: int
 ) -> timedelta:
     rank = -(-count * percent // 100)  # the smallest rank that has `percent` of all at or below it
     return to_duration(known.order_by(column).limit(1).offset(rank - 1).scalar(db))

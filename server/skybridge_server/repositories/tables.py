@@ -57,13 +57,13 @@ class FunctionRow(Model):
 class FunctionLabelRow(Model):
     """One label of a function."""
 
-    function = ForeignKeyField(FunctionRow, on_delete="CASCADE", index=False)
+    owner = ForeignKeyField(FunctionRow, on_delete="CASCADE", index=False)
     key = TextField()
     value = TextField()
 
     class Meta:
         table_name = "function_labels"
-        primary_key = CompositeKey("function", "key")
+        primary_key = CompositeKey("owner", "key")
         without_rowid = True
 
 
@@ -143,13 +143,13 @@ ExecutionRow.add_index(
 class ExecutionLabelRow(Model):
     """One label of an execution."""
 
-    execution = ForeignKeyField(ExecutionRow, on_delete="CASCADE", index=False)
+    owner = ForeignKeyField(ExecutionRow, on_delete="CASCADE", index=False)
     key = TextField()
     value = TextField()
 
     class Meta:
         table_name = "execution_labels"
-        primary_key = CompositeKey("execution", "key")
+        primary_key = CompositeKey("owner", "key")
         without_rowid = True
 
 

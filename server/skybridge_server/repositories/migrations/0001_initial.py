@@ -33,10 +33,10 @@ TABLES = (
     "CREATE UNIQUE INDEX functions_namespace_function ON functions (namespace, function)",
     """
     CREATE TABLE function_labels (
-        function_id INTEGER NOT NULL REFERENCES functions (id) ON DELETE CASCADE,
+        owner_id INTEGER NOT NULL REFERENCES functions (id) ON DELETE CASCADE,
         key TEXT NOT NULL,
         value TEXT NOT NULL,
-        PRIMARY KEY (function_id, key)
+        PRIMARY KEY (owner_id, key)
     ) WITHOUT ROWID
     """,
     """
@@ -94,10 +94,10 @@ TABLES = (
     "CREATE INDEX executions_unfinished ON executions (create_time) WHERE state < 5",
     """
     CREATE TABLE execution_labels (
-        execution_id INTEGER NOT NULL REFERENCES executions (id) ON DELETE CASCADE,
+        owner_id INTEGER NOT NULL REFERENCES executions (id) ON DELETE CASCADE,
         key TEXT NOT NULL,
         value TEXT NOT NULL,
-        PRIMARY KEY (execution_id, key)
+        PRIMARY KEY (owner_id, key)
     ) WITHOUT ROWID
     """,
     """

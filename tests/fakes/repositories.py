@@ -1,0 +1,341 @@
+"""Repositories in memory: they keep every promise of the protocols but durability."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from skybridge_server.errors import (
+    AbortedError,
+    AlreadyExistsError,
+    FailedPreconditionError,
+    NotFoundError,
+)
+from skybridge_server.models.executions import Execution
+from skybridge_server.models.functions import Function, Revision
+from skybridge_server.models.journal import Event, Output, OutputStream, Result
+from skybridge_server.models.metrics import FunctionMetrics, LatencySummary
+from skybridge_server.models.names import ExecutionName, FunctionName, RevisionName
+from skybridge_server.models.paging import (
+    Cursor,
+    ExecutionQuery,
+    FunctionQuery,
+    LabelFilter,
+    Page,
+    PageRequest,
+)
+from skybridge_server.models.requests import Request
+
+T = TypeVar("T")
+
+MAX_EVENTS = 1000
+
+
+class FakeRepositories:
+    """All repositories over the same dictionaries."""
+
+    def __init__(self) -> None:
+        self.requests = FakeRequests()
+        self.executions = FakeExecutions(self.requests)
+        self.revisions = FakeRevisions(self.requests)
+        self.functions = FakeFunctions(self.requests, self.revisions, self.executions)
+        self.revisions.functions = self.functions
+        self._server_id = str(uuid.uuid4())
+
+    async def server_id(self) -> str:
+        return self._server_id
+
+    async def close(self) -> None:
+        """Nothing is queued."""
+
+
+class FakeRequests:
+    """Idempotent requests."""
+
+    def __init__(self) -> None:
+        self.rows: dict[tuple[str, str], Request] = {}
+
+    async def find(self, method: str, request_id: str) -> Request | None:
+        return self.rows.get((method, request_id))
+
+    async def prune(self, before: datetime) -> int:
+        old = [key for key, request in self.rows.items() if request.create_time < before]
+        for key in old:
+            del self.rows[key]
+        return len(old)
+
+    def check(self, request: Request | None) -> None:
+        if request and (request.method, request.request_id) in self.rows:
+            raise AlreadyExistsError("the request id was used before", reason="REQUEST_ID_USED")
+
+    def record(self, request: Request | None) -> None:
+        if request:
+            self.rows[request.method, request.request_id] = request
+
+
+class FakeFunctions:
+    """Functions by name."""
+
+    def __init__(
+        self, requests: FakeRequests, revisions: FakeRevisions, executions: FakeExecutions
+    ) -> None:
+        self.rows: dict[FunctionName, Function] = {}
+        self._requests = requests
+        self._revisions = revisions
+        self._executions = executions
+
+    async def create(self, function: Function, request: Request | None = None) -> None:
+        self._requests.check(request)
+        if function.name in self.rows:
+            raise AlreadyExistsError("the function exists already", reason="FUNCTION_EXISTS")
+        self._requests.record(request)
+        self.rows[function.name] = function
+
+    async def get(self, name: FunctionName) -> Function:
+        if name not in self.rows:
+            raise NotFoundError("function", str(name))
+        return self.rows[name]
+
+    async def list(self, query: FunctionQuery, page: PageRequest) -> Page[Function]:
+        def key(function: Function) -> Cursor:
+            name = function.name.function
+            if query.order_by == "name":
+                return (name,)
+            return (_number(getattr(function, query.order_by)), name)
+
+        found = (function for function in self.rows.values() if _is_wanted(function, query))
+        return _page(found, key, page, descending=query.descending)
+
+    async def update(
+        self, function: Function, *, expected_etag: str, request: Request | None = None
+    ) -> None:
+        self._requests.check(request)
+        await self.check(function.name, expected_etag, function.uid)
+        self._requests.record(request)
+        self.rows[function.name] = function
+
+    async def delete(
+        self, name: FunctionName, *, expected_etag: str, request: Request | None = None
+    ) -> None:
+        self._requests.check(request)
+        stored = await self.check(name, expected_etag)
+        if any(execution.function_uid == stored.uid for execution in self._executions.running()):
+            raise FailedPreconditionError("executions run", reason="EXECUTIONS_UNFINISHED")
+        self._requests.record(request)
+        del self.rows[name]
+        self._revisions.forget(name)
+
+    async def check(self, name: FunctionName, etag: str, uid: str | None = None) -> Function:
+        """Return the stored function that has this etag and, if given, this uid."""
+        stored = await self.get(name)
+        if uid not in {None, stored.uid}:
+            raise NotFoundError("function", str(name))
+        if stored.etag != etag:
+            raise AbortedError("the function was changed")
+        return stored
+
+
+def _is_wanted(function: Function, query: FunctionQuery) -> bool:
+    return (
+        function.name.namespace == query.namespace
+        and function.name.function.startswith(query.name_prefix)
+        and query.state in {None, function.state}
+        and _has_labels(function.labels, query.labels)
+    )
+
+
+class FakeRevisions:
+    """Revisions of functions."""
+
+    functions: FakeFunctions
+
+    def __init__(self, requests: FakeRequests) -> None:
+        self.rows: dict[RevisionName, Revision] = {}
+        self._requests = requests
+
+    async def activate_new(
+        self,
+        function: Function,
+        revision: Revision,
+        *,
+        expected_etag: str,
+        request: Request | None = None,
+    ) -> None:
+        self._requests.check(request)
+        await self.functions.check(function.name, expected_etag, function.uid)
+        if revision.name in self.rows:
+            raise AbortedError("the revision exists already")
+        await self.functions.update(function, expected_etag=expected_etag, request=request)
+        self.rows[revision.name] = revision
+
+    async def get(self, name: RevisionName) -> Revision:
+        if name not in self.rows:
+            raise NotFoundError("revision", str(name))
+        return self.rows[name]
+
+    async def latest_number(self, function: FunctionName) -> int:
+        return max((name.number for name in self.rows if name.function == function), default=0)
+
+    async def list(self, function: FunctionName, page: PageRequest) -> Page[Revision]:
+        found = (row for name, row in self.rows.items() if name.function == function)
+        return _page(found, lambda row: (row.name.number,), page, descending=True)
+
+    def forget(self, function: FunctionName) -> None:
+        self.rows = {name: row for name, row in self.rows.items() if name.function != function}
+
+
+class FakeExecutions:
+    """Executions, their input and their journals."""
+
+    def __init__(self, requests: FakeRequests) -> None:
+        self.rows: dict[ExecutionName, Execution] = {}
+        self.inputs: dict[ExecutionName, bytes] = {}
+        self.journals: dict[ExecutionName, list[Event]] = {}
+        self._requests = requests
+
+    async def add(
+        self,
+        execution: Execution,
+        input_: bytes,
+        events: Sequence[Event],
+        request: Request | None = None,
+    ) -> None:
+        self._requests.check(request)
+        self._requests.record(request)
+        self.rows[execution.name] = execution
+        self.inputs[execution.name] = input_
+        self.journals[execution.name] = [*events]
+
+    async def append(
+        self, name: ExecutionName, events: Sequence[Event], execution: Execution | None = None
+    ) -> None:
+        await self.get(name)
+        self.journals[name].extend(events)
+        if execution is not None:
+            self.rows[name] = execution
+
+    async def get(self, name: ExecutionName) -> Execution:
+        if name not in self.rows:
+            raise NotFoundError("execution", str(name))
+        return self.rows[name]
+
+    async def get_input(self, name: ExecutionName) -> bytes:
+        await self.get(name)
+        return self.inputs[name]
+
+    async def list(self, query: ExecutionQuery, page: PageRequest) -> Page[Execution]:
+        order = {name: number for number, name in enumerate(self.rows)}
+        return _page(
+            (execution for execution in self.rows.values() if _is_listed(execution, query)),
+            lambda execution: (_number(execution.create_time), order[execution.name]),
+            page,
+            descending=query.descending,
+        )
+
+    async def unfinished(self) -> Sequence[Execution]:
+        return sorted(self.running(), key=lambda execution: execution.create_time)
+
+    def running(self) -> Sequence[Execution]:
+        return [execution for execution in self.rows.values() if not execution.state.final]
+
+    async def events(self, name: ExecutionName, *, after: int, limit_bytes: int) -> Sequence[Event]:
+        execution = await self.get(name)
+        events: list[Event] = []
+        for event in self.journals[name]:
+            if event.sequence <= after:
+                continue
+            limit_bytes -= len(event.body.data) if isinstance(event.body, Output) else 0
+            if len(events) == MAX_EVENTS or (events and limit_bytes < 0):
+                break
+            result = isinstance(event.body, Result)
+            events.append(Event(event.sequence, event.time, Result(execution)) if result else event)
+        return events
+
+    async def output(self, name: ExecutionName, stream: OutputStream, limit: int) -> bytes:
+        return (await self._output(name, stream))[:limit]
+
+    async def output_tail(self, name: ExecutionName, stream: OutputStream, limit: int) -> bytes:
+        data = await self._output(name, stream)
+        return data[max(0, len(data) - limit) :]
+
+    async def _output(self, name: ExecutionName, stream: OutputStream) -> bytes:
+        await self.get(name)
+        bodies = (event.body for event in self.journals[name])
+        return b"".join(b.data for b in bodies if isinstance(b, Output) and b.stream == stream)
+
+    async def delete(self, name: ExecutionName) -> None:
+        if not (await self.get(name)).state.final:
+            raise FailedPreconditionError("it has not ended", reason="EXECUTION_UNFINISHED")
+        for rows in (self.rows, self.inputs, self.journals):
+            del rows[name]
+
+    async def metrics(
+        self, function: Function, *, start_time: datetime, end_time: datetime
+    ) -> FunctionMetrics:
+        found = [
+            execution
+            for execution in self.rows.values()
+            if execution.function_uid == function.uid
+            and start_time <= execution.create_time < end_time
+        ]
+        failures = [execution.failure.reason for execution in found if execution.failure]
+        return FunctionMetrics(
+            function=function.name,
+            start_time=start_time,
+            end_time=end_time,
+            states=_counts(execution.state for execution in found),
+            failures=_counts(failures),
+            cold_starts=sum(execution.cold_start for execution in found),
+            queue=_latency(execution.timings.queue for execution in found),
+            start=_latency(execution.timings.start for execution in found),
+            run=_latency(execution.timings.run for execution in found),
+            total=_latency(execution.timings.total for execution in found),
+            cpu=sum((execution.usage.cpu or timedelta() for execution in found), timedelta()),
+            peak_memory_bytes=max((e.usage.peak_memory_bytes or 0 for e in found), default=0),
+        )
+
+
+def _is_listed(execution: Execution, query: ExecutionQuery) -> bool:
+    return (
+        execution.name.namespace == query.namespace
+        and query.function in {"", execution.function.function}
+        and (not query.states or execution.state in query.states)
+        and (query.created_from is None or execution.create_time >= query.created_from)
+        and (query.created_before is None or execution.create_time < query.created_before)
+        and _has_labels(execution.labels, query.labels)
+    )
+
+
+def _has_labels(labels: dict[str, str], filters: Iterable[LabelFilter]) -> bool:
+    return all(f.key in labels and f.value in {None, labels[f.key]} for f in filters)
+
+
+def _page(
+    items: Iterable[T], key: Callable[[T], Any], page: PageRequest, *, descending: bool
+) -> Page[T]:
+    ordered = sorted(items, key=key, reverse=descending)
+    if page.after is not None:
+        after = page.after
+        ordered = [i for i in ordered if (key(i) < after if descending else key(i) > after)]
+    kept = tuple(ordered[: page.size])
+    return Page(kept, key(kept[-1]) if len(ordered) > page.size else None)
+
+
+def _number(time: datetime) -> int:
+    return round(time.timestamp() * 1_000_000)
+
+
+def _counts(keys: Iterable[T]) -> dict[T, int]:
+    counts: dict[T, int] = {}
+    for key in keys:
+        counts[key] = counts.get(key, 0) + 1
+    return counts
+
+
+def _latency(durations: Iterable[timedelta | None]) -> LatencySummary:
+    known = sorted(duration for duration in durations if duration is not None)
+    if not known:
+        return LatencySummary()
+    return LatencySummary(*(known[-(-len(known) * percent // 100) - 1] for percent in (50, 95, 99)))
