@@ -1,0 +1,158 @@
+"""Stands around every call: request id, log, metrics, and the one place that sends errors."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from types import TracebackType
+from typing import Any
+
+import grpc
+import structlog
+from structlog.contextvars import bind_contextvars
+
+from skybridge_server.api.errors import DETAILS_KEY, status_of
+from skybridge_server.api.prometheus import CallMetrics
+
+REQUEST_ID_KEY = "x-request-id"
+_REQUEST_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Handler = grpc.RpcMethodHandler[Any, Any]
+
+log = structlog.get_logger()
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps handlers. Those that stream responses must be async generators."""
+
+    def __init__(self, metrics: CallMetrics) -> None:
+        self._metrics = metrics
+        self._handlers: dict[str, Handler] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """Return the wrapped handler of a method; each is wrapped once."""
+        method = handler_call_details.method
+        if method not in self._handlers:
+            handler = await continuation(handler_call_details)
+            if handler is None:
+                return None
+            self._handlers[method] = self._wrap(method.removeprefix("/"), handler)
+        return self._handlers[method]
+
+    def _wrap(self, method: str, handler: Handler) -> Handler:
+        kind = _KINDS[handler.request_streaming, handler.response_streaming]
+        wrap = self._stream if handler.response_streaming else self._unary
+        wrapped: Handler = getattr(grpc, f"{kind}_rpc_method_handler")(
+            wrap(method, getattr(handler, kind)),
+            handler.request_deserializer,
+            handler.response_serializer,
+        )
+        return wrapped
+
+    def _unary(
+        self, method: str, behaviour: Callable[[Any, Context], Awaitable[Any]]
+    ) -> Callable[[Any, Context], Awaitable[Any]]:
+        async def call(request: Any, context: Context) -> Any:
+            async with _Call(method, context, self._metrics):
+                return await behaviour(request, context)
+
+        return call
+
+    def _stream(
+        self, method: str, behaviour: Callable[[Any, Context], AsyncGenerator[Any, None]]
+    ) -> Callable[[Any, Context], Awaitable[None]]:
+        async def call(request: Any, context: Context) -> None:
+            # Left to grpc, the generator of a cancelled call would end whenever it is collected.
+            async with (
+                _Call(method, context, self._metrics),
+                aclosing(behaviour(request, context)) as responses,
+            ):
+                async for response in responses:
+                    await context.write(response)
+
+        return call
+
+
+_KINDS = {
+    (False, False): "unary_unary",
+    (False, True): "unary_stream",
+    (True, False): "stream_unary",
+    (True, True): "stream_stream",
+}
+
+
+class _Call:
+    """One call, from its request id to its end."""
+
+    __slots__ = ("_context", "_method", "_metrics", "_request_id", "_started")
+
+    def __init__(self, method: str, context: Context, metrics: CallMetrics) -> None:
+        self._method = method
+        self._context = context
+        self._metrics = metrics
+        self._request_id = _request_id(context)
+        self._started = time.perf_counter()
+
+    async def __aenter__(self) -> None:
+        bind_contextvars(request_id=self._request_id, rpc=self._method)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self._end(grpc.StatusCode.OK)
+        elif _is_lost(error):
+            self._end(grpc.StatusCode.CANCELLED)
+        else:
+            await self._fail(error)
+
+    async def _fail(self, error: BaseException) -> None:
+        status = status_of(error, self._request_id)
+        if status.code is grpc.StatusCode.INTERNAL:
+            log.error("call failed", exc_info=error)
+        self._end(status.code, message=status.message)
+        await self._context.abort(
+            status.code,
+            status.message,
+            ((DETAILS_KEY, status.details), (REQUEST_ID_KEY, self._request_id)),
+        )
+
+    def _end(self, code: grpc.StatusCode, **facts: str) -> None:
+        seconds = time.perf_counter() - self._started
+        self._metrics.observe(self._method, code, seconds)
+        write = log.debug if code is grpc.StatusCode.OK else log.info
+        write("call", code=code.name, seconds=round(seconds, 6), **facts)
+
+
+def _request_id(context: Context) -> str:
+    """Return the caller's id if it is fit for a log, else a new one."""
+    for key, value in context.invocation_metadata() or ():
+        if key == REQUEST_ID_KEY and isinstance(value, str) and _REQUEST_ID.fullmatch(value):
+            return value
+    return os.urandom(8).hex()
+
+
+def _is_lost(error: BaseException) -> bool:
+    """Tell whether nobody waits for the answer: cancelled, past the deadline, or cut off.
+
+    A CancelledError of somebody else's making, such as a task that the handler waited for, is a
+    defect: passed on, it would leave the caller without an answer.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is None or task.cancelling() > 0
+    if isinstance(error, grpc.aio.BaseError):
+        return not isinstance(error, grpc.aio.UsageError)
+    return not isinstance(error, Exception)

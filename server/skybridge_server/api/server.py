@@ -1,0 +1,114 @@
+"""The gRPC server: options, services, ports, and the order of stopping."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import grpc
+from prometheus_client import CollectorRegistry
+
+from skybridge.faas.v1.execution_service_pb2_grpc import (
+    ExecutionServiceServicer,
+    add_ExecutionServiceServicer_to_server,
+)
+from skybridge.faas.v1.function_service_pb2_grpc import (
+    FunctionServiceServicer,
+    add_FunctionServiceServicer_to_server,
+)
+from skybridge.faas.v1.metrics_service_pb2_grpc import (
+    MetricsServiceServicer,
+    add_MetricsServiceServicer_to_server,
+)
+from skybridge.faas.v1.system_service_pb2_grpc import (
+    SystemServiceServicer,
+    add_SystemServiceServicer_to_server,
+)
+from skybridge_server.api import health, reflection
+from skybridge_server.api.calls import CallInterceptor
+from skybridge_server.api.health import Health
+from skybridge_server.api.listen import listen
+from skybridge_server.api.prometheus import CallMetrics
+from skybridge_server.api.tls import server_credentials
+from skybridge_server.config import Address, Settings
+
+MAX_RECEIVE_BYTES = 8 * 1024 * 1024
+
+OPTIONS = (
+    # A second server on the same port is an error, not a silent sharer of its calls.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", MAX_RECEIVE_BYTES),
+    ("grpc.max_send_message_length", MAX_RECEIVE_BYTES),
+    # Callers may ping every 10 s, also without calls; grpc's default is 5 min and then GOAWAY.
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # And the server pings, so that callers that vanished are noticed.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+)
+
+PACKAGE = "skybridge.faas.v1"
+Servicer = (
+    FunctionServiceServicer
+    | ExecutionServiceServicer
+    | MetricsServiceServicer
+    | SystemServiceServicer
+)
+
+
+class GrpcServer:
+    """Our services, health and reflection on one port. Every call goes through CallInterceptor."""
+
+    def __init__(
+        self, settings: Settings, servicers: Sequence[Servicer], registry: CollectorRegistry
+    ) -> None:
+        self._settings = settings
+        self._server = grpc.aio.server(
+            interceptors=[CallInterceptor(CallMetrics(registry))], options=OPTIONS
+        )
+        names = [_register(self._server, servicer) for servicer in servicers]
+        self.health = Health(names)
+        _add(self._server, health.SERVICE, self.health.handlers())
+        described = (*names, health.SERVICE)
+        for name in reflection.SERVICES:
+            _add(self._server, name, reflection.handlers(described))
+
+    async def start(self) -> Address:
+        """Listen, and return where. SettingsError."""
+        credentials = server_credentials(self._settings)
+        address = listen(self._server, "listen", self._settings.listen, credentials)
+        await self._server.start()
+        self.health.start()
+        return address
+
+    async def stop(self, grace: timedelta) -> None:
+        """Say NOT_SERVING, take no more calls, and wait for those that run, at most `grace`.
+
+        A second call with a shorter grace hurries the first.
+        """
+        self.health.stop()
+        await self._server.stop(grace.total_seconds())
+
+
+def _register(server: grpc.aio.Server, servicer: Servicer) -> str:
+    """Add a servicer, and return the full name of its service."""
+    match servicer:
+        case FunctionServiceServicer():
+            add_FunctionServiceServicer_to_server(servicer, server)
+            return f"{PACKAGE}.FunctionService"
+        case ExecutionServiceServicer():
+            add_ExecutionServiceServicer_to_server(servicer, server)
+            return f"{PACKAGE}.ExecutionService"
+        case MetricsServiceServicer():
+            add_MetricsServiceServicer_to_server(servicer, server)
+            return f"{PACKAGE}.MetricsService"
+        case SystemServiceServicer():
+            add_SystemServiceServicer_to_server(servicer, server)
+            return f"{PACKAGE}.SystemService"
+
+
+def _add(
+    server: grpc.aio.Server, service: str, handlers: dict[str, grpc.RpcMethodHandler[Any, Any]]
+) -> None:
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, handlers)])
