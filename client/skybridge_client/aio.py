@@ -1,0 +1,158 @@
+"""The client for programs with an asyncio event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable
+from contextlib import aclosing
+from typing import Self, TypeVar
+
+import grpc
+from grpc import aio
+
+from skybridge.faas.v1.execution_pb2 import ExecutionEvent
+from skybridge.faas.v1.execution_service_pb2 import Signal
+from skybridge_client import executions, functions, system
+from skybridge_client.calls import Method, Pages, Poll, Stream, Stubs, Unary
+from skybridge_client.channel import TlsConfig, options, resolve_address, resolve_tls
+from skybridge_client.client import DEFAULT_TIMEOUT
+from skybridge_client.errors import SkybridgeError, from_rpc_error
+from skybridge_client.journal import Follow, Journal, Patience
+from skybridge_client.stdin import NO_INPUT, AsyncFeed, NoInput
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """Talks to a Skybridge server from coroutines; what `Client` says holds here too.
+
+        async with AsyncClient("127.0.0.1:50051") as client:
+            execution = await client.execute("hello", b"world")
+            async for event in client.stream("hello", b"world"):
+                ...
+
+    Make it where the event loop runs. Methods that give one answer are awaited, those that
+    give many are iterated with `async for`; leaving such a loop early ends the call once the
+    iterator is closed, so put it into `contextlib.aclosing` to end it at once.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        tls: TlsConfig | bool | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+        patience: Patience | None = None,
+    ) -> None:
+        self.address = resolve_address(address)
+        """Where the server is, `host:port`."""
+        self._timeout = timeout
+        self._patience = patience or Patience()
+        credentials = resolve_tls(tls)
+        if credentials:
+            self._channel = aio.secure_channel(self.address, credentials, options(self.address))
+        else:
+            self._channel = aio.insecure_channel(self.address, options(self.address))
+        self._stubs = Stubs(self._channel)
+
+    async def close(self) -> None:
+        """Closes the connection; calls under way are cancelled."""
+        await self._channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _unary(self, call: Unary[T]) -> T:
+        timeout = self._timeout if call.timeout is None else call.timeout
+        try:
+            return call.give(await call.rpc(self._stubs)(call.request, timeout=timeout))
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+
+    async def _pages(self, pages: Pages[T]) -> AsyncGenerator[T, None]:
+        rest: Pages[T] | None = pages
+        while rest:
+            answer = await self._unary(rest.page)
+            for item in rest.items(answer):
+                yield item
+            rest = rest.after(answer)
+
+    async def _poll(self, poll: Poll[T]) -> T:
+        for call in poll.calls:
+            answer = await self._unary(call)
+            if poll.done(answer):
+                break
+        return answer
+
+    async def _stream(self, call: Stream[T], feed: NoInput = NO_INPUT) -> AsyncGenerator[T, None]:
+        rpc = call.rpc(self._stubs)(feed.connect(call.request), timeout=call.timeout)
+        feed.connected(rpc)
+        try:
+            async for answer in rpc:
+                yield call.give(answer)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+        finally:
+            rpc.cancel()
+
+    async def _follow(
+        self, follow: Follow, feed: NoInput = NO_INPUT
+    ) -> AsyncGenerator[ExecutionEvent, None]:
+        journal = Journal(follow, self._patience)
+        while not journal.ended:
+            cut: SkybridgeError | None = None
+            try:
+                async with aclosing(self._stream(journal.connect(), feed)) as events:
+                    async for event in events:
+                        feed.note(event)
+                        if journal.accept(event):
+                            yield event
+            except SkybridgeError as error:
+                cut = error
+            except asyncio.CancelledError:
+                feed.raise_failure()
+                raise
+            if not journal.ended:
+                await asyncio.sleep(journal.cut(cut))
+
+    async def _attach(
+        self, attach: executions.Attach[AsyncIterable[bytes | Signal]]
+    ) -> AsyncGenerator[ExecutionEvent, None]:
+        async with (
+            AsyncFeed(attach.source) as feed,
+            aclosing(self._follow(attach.follow, feed)) as events,
+        ):
+            async for event in events:
+                yield event
+
+    create_function = Method(functions.create_function, _unary)
+    get_function = Method(functions.get_function, _unary)
+    list_functions = Method(functions.list_functions, _pages)
+    update_function = Method(functions.update_function, _unary)
+    delete_function = Method(functions.delete_function, _unary)
+    deploy = Method(functions.deploy, _stream)
+    get_revision = Method(functions.get_revision, _unary)
+    list_revisions = Method(functions.list_revisions, _pages)
+    rollback = Method(functions.rollback, _unary)
+    disable = Method(functions.disable, _unary)
+    enable = Method(functions.enable, _unary)
+
+    execute = Method(executions.execute, _unary)
+    start = Method(executions.start, _unary)
+    stream = Method(executions.stream_execution, _follow)
+    watch = Method(executions.watch, _follow)
+    attach = Method(executions.attach, _attach)
+    get_execution = Method(executions.get_execution, _unary)
+    list_executions = Method(executions.list_executions, _pages)
+    wait = Method(executions.wait, _poll)
+    cancel = Method(executions.cancel, _unary)
+    delete_execution = Method(executions.delete_execution, _unary)
+    logs = Method(executions.logs, _stream)
+
+    metrics = Method(system.metrics, _unary)
+    system_info = Method(system.system_info, _unary)
+    runtimes = Method(system.runtimes, _unary)
+    pull_image = Method(system.pull_image, _stream)

@@ -1,0 +1,153 @@
+"""The client for programs without an event loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterable
+from contextlib import closing
+from typing import Self, TypeVar
+
+import grpc
+
+from skybridge.faas.v1.execution_pb2 import ExecutionEvent
+from skybridge.faas.v1.execution_service_pb2 import Signal
+from skybridge_client import executions, functions, system
+from skybridge_client.calls import Method, Pages, Poll, Stream, Stubs, Unary
+from skybridge_client.channel import TlsConfig, options, resolve_address, resolve_tls
+from skybridge_client.errors import SkybridgeError, from_rpc_error
+from skybridge_client.journal import Follow, Journal, Patience
+from skybridge_client.stdin import NO_INPUT, Feed, NoInput
+
+T = TypeVar("T")
+
+DEFAULT_TIMEOUT = 60.0
+
+
+class Client:
+    """Talks to a Skybridge server; use it as a context manager, from any number of threads.
+
+        with Client("127.0.0.1:50051") as client:
+            execution = client.execute("hello", b"world")
+
+    `address` and TLS come from the environment where they are not given: SKYBRIDGE_ADDRESS
+    (default 127.0.0.1:50051), SKYBRIDGE_TLS_CA, SKYBRIDGE_TLS_CERT, SKYBRIDGE_TLS_KEY.
+    `timeout` is the deadline in seconds of each call that says no other; streams have none.
+    Calls that only read, and those that carry a request id, are repeated by themselves while
+    the server is unavailable; `patience` says how long a cut stream is resumed.
+
+    Nothing is sent before the first call. Every method raises SkybridgeError, see `errors`.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        tls: TlsConfig | bool | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+        patience: Patience | None = None,
+    ) -> None:
+        self.address = resolve_address(address)
+        """Where the server is, `host:port`."""
+        self._timeout = timeout
+        self._patience = patience or Patience()
+        credentials = resolve_tls(tls)
+        if credentials:
+            self._channel = grpc.secure_channel(self.address, credentials, options(self.address))
+        else:
+            self._channel = grpc.insecure_channel(self.address, options(self.address))
+        self._stubs = Stubs(self._channel)
+
+    def close(self) -> None:
+        """Closes the connection; calls under way are cancelled."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _unary(self, call: Unary[T]) -> T:
+        timeout = self._timeout if call.timeout is None else call.timeout
+        try:
+            return call.give(call.rpc(self._stubs)(call.request, timeout=timeout))
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+
+    def _pages(self, pages: Pages[T]) -> Generator[T, None, None]:
+        rest: Pages[T] | None = pages
+        while rest:
+            answer = self._unary(rest.page)
+            yield from rest.items(answer)
+            rest = rest.after(answer)
+
+    def _poll(self, poll: Poll[T]) -> T:
+        for call in poll.calls:
+            answer = self._unary(call)
+            if poll.done(answer):
+                break
+        return answer
+
+    def _stream(self, call: Stream[T], feed: NoInput = NO_INPUT) -> Generator[T, None, None]:
+        rpc = call.rpc(self._stubs)(feed.connect(call.request), timeout=call.timeout)
+        feed.connected(rpc)
+        try:
+            for answer in rpc:
+                yield call.give(answer)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+        finally:
+            rpc.cancel()
+
+    def _follow(
+        self, follow: Follow, feed: NoInput = NO_INPUT
+    ) -> Generator[ExecutionEvent, None, None]:
+        journal = Journal(follow, self._patience)
+        while not journal.ended:
+            cut: SkybridgeError | None = None
+            try:
+                with closing(self._stream(journal.connect(), feed)) as events:
+                    for event in events:
+                        feed.note(event)
+                        if journal.accept(event):
+                            yield event
+            except SkybridgeError as error:
+                cut = error
+            feed.raise_failure()
+            if not journal.ended:
+                time.sleep(journal.cut(cut))
+
+    def _attach(
+        self, attach: executions.Attach[Iterable[bytes | Signal]]
+    ) -> Generator[ExecutionEvent, None, None]:
+        with Feed(attach.source) as feed:
+            yield from self._follow(attach.follow, feed)
+
+    create_function = Method(functions.create_function, _unary)
+    get_function = Method(functions.get_function, _unary)
+    list_functions = Method(functions.list_functions, _pages)
+    update_function = Method(functions.update_function, _unary)
+    delete_function = Method(functions.delete_function, _unary)
+    deploy = Method(functions.deploy, _stream)
+    get_revision = Method(functions.get_revision, _unary)
+    list_revisions = Method(functions.list_revisions, _pages)
+    rollback = Method(functions.rollback, _unary)
+    disable = Method(functions.disable, _unary)
+    enable = Method(functions.enable, _unary)
+
+    execute = Method(executions.execute, _unary)
+    start = Method(executions.start, _unary)
+    stream = Method(executions.stream_execution, _follow)
+    watch = Method(executions.watch, _follow)
+    attach = Method(executions.attach, _attach)
+    get_execution = Method(executions.get_execution, _unary)
+    list_executions = Method(executions.list_executions, _pages)
+    wait = Method(executions.wait, _poll)
+    cancel = Method(executions.cancel, _unary)
+    delete_execution = Method(executions.delete_execution, _unary)
+    logs = Method(executions.logs, _stream)
+
+    metrics = Method(system.metrics, _unary)
+    system_info = Method(system.system_info, _unary)
+    runtimes = Method(system.runtimes, _unary)
+    pull_image = Method(system.pull_image, _stream)

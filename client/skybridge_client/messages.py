@@ -1,0 +1,113 @@
+"""The messages of the API that callers meet, all in one place.
+
+They are the generated ones: what a field means, its unit, limit and default, stands in the
+protos and in the stubs beside the generated code.
+"""
+
+from __future__ import annotations
+
+from skybridge.faas.v1.execution_pb2 import (
+    Execution,
+    ExecutionEvent,
+    ExecutionState,
+    Failure,
+    FailureReason,
+    Gap,
+    GapReason,
+    InputAck,
+    Output,
+    OutputStream,
+    Result,
+    StateChange,
+    Timings,
+    Usage,
+)
+from skybridge.faas.v1.execution_service_pb2 import (
+    ExecutionView,
+    OnDisconnect,
+    ReadLogsResponse,
+    Signal,
+)
+from skybridge.faas.v1.function_pb2 import (
+    Contract,
+    ContractKind,
+    Function,
+    FunctionSpec,
+    FunctionState,
+    InputMode,
+    Isolation,
+    Network,
+    PullPolicy,
+    Resources,
+    Revision,
+    Scaling,
+    Timeouts,
+)
+from skybridge.faas.v1.function_service_pb2 import (
+    DeployFunctionResponse,
+    DeploymentPhase,
+    LayerProgress,
+    RegistryCredentials,
+)
+from skybridge.faas.v1.metrics_service_pb2 import (
+    FailureCount,
+    FunctionMetrics,
+    LatencySummary,
+    StateCount,
+)
+from skybridge.faas.v1.system_service_pb2 import (
+    GetSystemInfoResponse,
+    Limits,
+    PulledImage,
+    PullImageResponse,
+    Runtime,
+    RuntimeState,
+)
+
+__all__ = [
+    "Contract",
+    "ContractKind",
+    "DeployFunctionResponse",
+    "DeploymentPhase",
+    "Execution",
+    "ExecutionEvent",
+    "ExecutionState",
+    "ExecutionView",
+    "Failure",
+    "FailureCount",
+    "FailureReason",
+    "Function",
+    "FunctionMetrics",
+    "FunctionSpec",
+    "FunctionState",
+    "Gap",
+    "GapReason",
+    "GetSystemInfoResponse",
+    "InputAck",
+    "InputMode",
+    "Isolation",
+    "LatencySummary",
+    "LayerProgress",
+    "Limits",
+    "Network",
+    "OnDisconnect",
+    "Output",
+    "OutputStream",
+    "PullImageResponse",
+    "PullPolicy",
+    "PulledImage",
+    "ReadLogsResponse",
+    "RegistryCredentials",
+    "Resources",
+    "Result",
+    "Revision",
+    "Runtime",
+    "RuntimeState",
+    "Scaling",
+    "Signal",
+    "StateChange",
+    "StateCount",
+    "Timeouts",
+    "Timings",
+    "Usage",
+]

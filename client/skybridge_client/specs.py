@@ -1,0 +1,134 @@
+"""The keywords that describe a function, and where each stands in the Function message."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypedDict
+
+from google.protobuf.descriptor import EnumDescriptor
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.message import Message
+
+from skybridge.faas.v1.function_pb2 import Function
+from skybridge_client.calls import duration
+
+
+class FunctionFields(TypedDict, total=False):
+    """What may be said about a function, by keyword. Times are in seconds.
+
+    Limits and defaults stand at the fields of FunctionSpec, whose names these are.
+    """
+
+    description: str
+    labels: Mapping[str, str]
+    image: str
+    command: Sequence[str]
+    args: Sequence[str]
+    env: Mapping[str, str]
+    working_dir: str
+    input_mode: Literal["stdin", "env"]
+    memory_bytes: int
+    cpu_millis: int
+    pids: int
+    tmp_bytes: int
+    output_bytes: int
+    queue_timeout: float
+    start_timeout: float
+    execution_timeout: float
+    shutdown_grace: float
+    max_concurrency: int
+    max_queue_depth: int
+    network: Literal["none", "egress"]
+    user: str
+    writable_root: bool
+    oci_runtime: str
+    pull_policy: Literal["always", "if_not_present", "never"]
+    runtime: str
+
+
+PATHS: dict[str, str] = {
+    "description": "description",
+    "labels": "labels",
+    "image": "spec.image",
+    "command": "spec.command",
+    "args": "spec.args",
+    "env": "spec.env",
+    "working_dir": "spec.working_dir",
+    "input_mode": "spec.contract.input",
+    "memory_bytes": "spec.resources.memory_bytes",
+    "cpu_millis": "spec.resources.cpu_millis",
+    "pids": "spec.resources.pids",
+    "tmp_bytes": "spec.resources.tmp_bytes",
+    "output_bytes": "spec.resources.output_bytes",
+    "queue_timeout": "spec.timeouts.queue",
+    "start_timeout": "spec.timeouts.start",
+    "execution_timeout": "spec.timeouts.execution",
+    "shutdown_grace": "spec.timeouts.shutdown_grace",
+    "max_concurrency": "spec.scaling.max_concurrency",
+    "max_queue_depth": "spec.scaling.max_queue_depth",
+    "network": "spec.network",
+    "user": "spec.isolation.user",
+    "writable_root": "spec.isolation.writable_root",
+    "oci_runtime": "spec.isolation.oci_runtime",
+    "pull_policy": "spec.pull_policy",
+    "runtime": "spec.runtime",
+}
+"""Keyword to path in Function."""
+
+
+def build_function(base: Function | None, fields: Mapping[str, Any]) -> Function:
+    """A Function with the fields set over a copy of `base`.
+
+    Raises TypeError for an unknown keyword and ValueError for an unknown word of an enum.
+    """
+    unknown = sorted(fields.keys() - PATHS.keys())
+    if unknown:
+        raise TypeError(f"unknown fields of a function: {', '.join(unknown)}")
+    function = Function()
+    if base is not None:
+        function.CopyFrom(base)
+    for keyword, value in fields.items():
+        _set(function, PATHS[keyword], value)
+    return function
+
+
+def build_mask(fields: Mapping[str, Any], more: Sequence[str] = ()) -> FieldMask:
+    """A mask of the fields' paths and of `more` paths."""
+    return FieldMask(paths=[*(PATHS[keyword] for keyword in fields), *more])
+
+
+def enum_value(enum: EnumDescriptor, word: str) -> int:
+    """The value of an enum by its short name, such as `egress` of NETWORK_EGRESS.
+
+    Raises ValueError that lists what there is.
+    """
+    words = {enum_word(value.name, enum): value.number for value in enum.values if value.number}
+    if word not in words:
+        raise ValueError(f"{word!r} is none of {', '.join(words)}")
+    return words[word]
+
+
+def enum_word(name: str, enum: EnumDescriptor) -> str:
+    """The short name of an enum's value: without the enum's name, in lower case."""
+    prefix = enum.values_by_number[0].name.removesuffix("UNSPECIFIED")
+    return name.removeprefix(prefix).lower()
+
+
+def _set(message: Message, path: str, value: Any) -> None:
+    """Sets the field at a dotted path; messages on the way come into being."""
+    *parents, name = path.split(".")
+    for parent in parents:
+        message = getattr(message, parent)
+    field = message.DESCRIPTOR.fields_by_name[name]
+    if isinstance(value, Mapping):
+        message.ClearField(name)
+        getattr(message, name).update(value)
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        message.ClearField(name)
+        getattr(message, name).extend(value)
+    elif field.message_type is Duration.DESCRIPTOR:
+        getattr(message, name).CopyFrom(duration(value))
+    else:
+        enum: Any = field.enum_type
+        setattr(message, name, enum_value(enum, value) if enum else value)
