@@ -209,7 +209,7 @@ def check_execution(request: ExecutionRequest, limits: Limits, wrong: Violations
     if request.traceparent and not TRACEPARENT.fullmatch(request.traceparent):
         wrong.add(
             "options.traceparent",
-            "must be a W3C traceparent: 00-{trace id}-{parent id}-{flags} in lower-case hexadecimal",
+            "must be a W3C traceparent, 00-{trace id}-{parent id}-{flags} in lower-case digits",
         )
 
 

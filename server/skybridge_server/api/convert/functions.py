@@ -1,0 +1,186 @@
+"""Functions, their specifications and revisions."""
+
+from __future__ import annotations
+
+from skybridge.faas.v1 import function_pb2 as pb
+from skybridge_server.api.convert.values import (
+    duration_from_proto,
+    duration_to_proto,
+    enum_from_proto,
+    timestamp_to_proto,
+)
+from skybridge_server.models.functions import (
+    Contract,
+    ContractKind,
+    Function,
+    FunctionSpec,
+    InputMode,
+    Isolation,
+    Network,
+    PullPolicy,
+    Resources,
+    Revision,
+    Scaling,
+    Timeouts,
+)
+from skybridge_server.models.names import RevisionName
+from skybridge_server.services.requests import FunctionDraft
+from skybridge_server.services.rules import Violations
+
+_RESOURCES = Resources()
+_TIMEOUTS = Timeouts()
+_SCALING = Scaling()
+_ISOLATION = Isolation()
+
+
+def draft_from_proto(
+    message: pb.Function, default_runtime: str, wrong: Violations
+) -> FunctionDraft:
+    """Return what the user wrote of the field `function`; output-only fields are ignored."""
+    return FunctionDraft(
+        spec=_spec_from_proto(message.spec, default_runtime, wrong),
+        description=message.description,
+        labels=dict(message.labels),
+    )
+
+
+def _spec_from_proto(
+    message: pb.FunctionSpec, default_runtime: str, wrong: Violations
+) -> FunctionSpec:
+    prefix = "function.spec."
+    return FunctionSpec(
+        image=message.image,
+        command=tuple(message.command),
+        args=tuple(message.args),
+        env=dict(message.env),
+        working_dir=message.working_dir,
+        contract=_contract_from_proto(message.contract, f"{prefix}contract.", wrong),
+        resources=_resources_from_proto(message.resources),
+        timeouts=_timeouts_from_proto(message.timeouts, f"{prefix}timeouts.", wrong),
+        scaling=_scaling_from_proto(message.scaling),
+        network=enum_from_proto(message.network, Network.NONE, f"{prefix}network", wrong),
+        isolation=_isolation_from_proto(message.isolation),
+        pull_policy=enum_from_proto(
+            message.pull_policy, PullPolicy.IF_NOT_PRESENT, f"{prefix}pull_policy", wrong
+        ),
+        runtime=message.runtime or default_runtime,
+    )
+
+
+def _contract_from_proto(message: pb.Contract, prefix: str, wrong: Violations) -> Contract:
+    return Contract(
+        kind=enum_from_proto(message.kind, ContractKind.STDIO, f"{prefix}kind", wrong),
+        input=enum_from_proto(message.input, InputMode.STDIN, f"{prefix}input", wrong),
+    )
+
+
+def _resources_from_proto(message: pb.Resources) -> Resources:
+    return Resources(
+        memory_bytes=message.memory_bytes or _RESOURCES.memory_bytes,
+        cpu_millis=message.cpu_millis or _RESOURCES.cpu_millis,
+        pids=message.pids or _RESOURCES.pids,
+        tmp_bytes=message.tmp_bytes or _RESOURCES.tmp_bytes,
+        output_bytes=message.output_bytes or _RESOURCES.output_bytes,
+    )
+
+
+def _timeouts_from_proto(message: pb.Timeouts, prefix: str, wrong: Violations) -> Timeouts:
+    return Timeouts(
+        queue=duration_from_proto(message, "queue", _TIMEOUTS.queue, prefix, wrong),
+        start=duration_from_proto(message, "start", _TIMEOUTS.start, prefix, wrong),
+        execution=duration_from_proto(message, "execution", _TIMEOUTS.execution, prefix, wrong),
+        shutdown_grace=duration_from_proto(
+            message, "shutdown_grace", _TIMEOUTS.shutdown_grace, prefix, wrong
+        ),
+    )
+
+
+def _scaling_from_proto(message: pb.Scaling) -> Scaling:
+    depth = message.max_queue_depth
+    return Scaling(
+        max_concurrency=message.max_concurrency,
+        max_queue_depth=(
+            depth if message.HasField("max_queue_depth") else _SCALING.max_queue_depth
+        ),
+    )
+
+
+def _isolation_from_proto(message: pb.Isolation) -> Isolation:
+    return Isolation(
+        user=message.user or _ISOLATION.user,
+        writable_root=message.writable_root,
+        oci_runtime=message.oci_runtime,
+    )
+
+
+def function_to_proto(function: Function) -> pb.Function:
+    active = function.active_revision
+    return pb.Function(
+        name=str(function.name),
+        uid=function.uid,
+        description=function.description,
+        labels=function.labels,
+        spec=spec_to_proto(function.spec),
+        state=pb.FunctionState.ValueType(function.state),
+        state_message=function.state_message,
+        generation=function.generation,
+        etag=function.etag,
+        active_revision=str(RevisionName(function.name, active)) if active else "",
+        create_time=timestamp_to_proto(function.create_time),
+        update_time=timestamp_to_proto(function.update_time),
+    )
+
+
+def spec_to_proto(spec: FunctionSpec) -> pb.FunctionSpec:
+    """Return a specification with every default filled in."""
+    return pb.FunctionSpec(
+        image=spec.image,
+        command=spec.command,
+        args=spec.args,
+        env=spec.env,
+        working_dir=spec.working_dir,
+        contract=pb.Contract(
+            kind=pb.ContractKind.ValueType(spec.contract.kind),
+            input=pb.InputMode.ValueType(spec.contract.input),
+        ),
+        resources=pb.Resources(
+            memory_bytes=spec.resources.memory_bytes,
+            cpu_millis=spec.resources.cpu_millis,
+            pids=spec.resources.pids,
+            tmp_bytes=spec.resources.tmp_bytes,
+            output_bytes=spec.resources.output_bytes,
+        ),
+        timeouts=pb.Timeouts(
+            queue=duration_to_proto(spec.timeouts.queue),
+            start=duration_to_proto(spec.timeouts.start),
+            execution=duration_to_proto(spec.timeouts.execution),
+            shutdown_grace=duration_to_proto(spec.timeouts.shutdown_grace),
+        ),
+        scaling=pb.Scaling(
+            max_concurrency=spec.scaling.max_concurrency,
+            max_queue_depth=spec.scaling.max_queue_depth,
+        ),
+        network=pb.Network.ValueType(spec.network),
+        isolation=pb.Isolation(
+            user=spec.isolation.user,
+            writable_root=spec.isolation.writable_root,
+            oci_runtime=spec.isolation.oci_runtime,
+        ),
+        pull_policy=pb.PullPolicy.ValueType(spec.pull_policy),
+        runtime=spec.runtime,
+    )
+
+
+def revision_to_proto(revision: Revision, *, active: bool) -> pb.Revision:
+    return pb.Revision(
+        name=str(revision.name),
+        number=revision.name.number,
+        spec=spec_to_proto(revision.spec),
+        image_id=revision.image_id,
+        image_digest=revision.image_digest,
+        platform=revision.platform,
+        image_bytes=revision.image_bytes,
+        generation=revision.generation,
+        active=active,
+        create_time=timestamp_to_proto(revision.create_time),
+    )

@@ -1,0 +1,89 @@
+"""Values that all messages share: enums, durations and timestamps."""
+
+from __future__ import annotations
+
+import enum
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from skybridge_server.services.rules import Violations
+
+E = TypeVar("E", bound=enum.IntEnum)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_MAX_DURATION_SECONDS = 315_576_000_000
+_MIN_TIMESTAMP_SECONDS = -62_135_596_800
+_MAX_TIMESTAMP_SECONDS = 253_402_300_799
+_NANOS = 1_000_000_000
+
+
+def enum_from_proto(number: int, default: E, field: str, wrong: Violations) -> E:
+    """Return the member of a number; 0, not set, is the default."""
+    if number == 0:
+        return default
+    try:
+        return type(default)(number)
+    except ValueError:
+        wrong.add(field, f"{number} is not a value of this server's API")
+        return default
+
+
+def optional_duration_from_proto(
+    parent: Message, name: str, prefix: str, wrong: Violations
+) -> timedelta | None:
+    """Return the field `name` of a message, to the microsecond below; None if it is unset."""
+    if not parent.HasField(name):
+        return None
+    message: Duration = getattr(parent, name)
+    seconds, nanos = message.seconds, message.nanos
+    if abs(seconds) > _MAX_DURATION_SECONDS or abs(nanos) >= _NANOS or seconds * nanos < 0:
+        wrong.add(prefix + name, "is not a valid google.protobuf.Duration")
+        return None
+    return timedelta(seconds=seconds, microseconds=nanos // 1000)
+
+
+def duration_from_proto(
+    parent: Message, name: str, default: timedelta, prefix: str, wrong: Violations
+) -> timedelta:
+    """Return the field `name` of a message, to the microsecond below; unset is the default."""
+    value = optional_duration_from_proto(parent, name, prefix, wrong)
+    return default if value is None else value
+
+
+def duration_to_proto(value: timedelta) -> Duration:
+    """Return a duration; both parts have the same sign, as the type asks."""
+    seconds, microseconds = divmod(abs(value) // _MICROSECOND, 1_000_000)
+    sign = -1 if value.days < 0 else 1
+    return Duration(seconds=sign * seconds, nanos=sign * microseconds * 1000)
+
+
+def optional_duration_to_proto(value: timedelta | None) -> Duration | None:
+    return None if value is None else duration_to_proto(value)
+
+
+def optional_timestamp_from_proto(
+    parent: Message, name: str, prefix: str, wrong: Violations
+) -> datetime | None:
+    """Return the field `name` of a message, to the microsecond below; None if it is unset."""
+    if not parent.HasField(name):
+        return None
+    message: Timestamp = getattr(parent, name)
+    seconds, nanos = message.seconds, message.nanos
+    if not (_MIN_TIMESTAMP_SECONDS <= seconds <= _MAX_TIMESTAMP_SECONDS and 0 <= nanos < _NANOS):
+        wrong.add(prefix + name, "is not a valid google.protobuf.Timestamp")
+        return None
+    return _EPOCH + timedelta(seconds=seconds, microseconds=nanos // 1000)
+
+
+def timestamp_to_proto(value: datetime) -> Timestamp:
+    since = value - _EPOCH
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
+
+
+def optional_timestamp_to_proto(value: datetime | None) -> Timestamp | None:
+    return None if value is None else timestamp_to_proto(value)

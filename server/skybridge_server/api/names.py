@@ -1,0 +1,97 @@
+"""Resource names in requests: short and full forms in, names out.
+
+A parser that finds a wrong name notes it and returns one that is never used, so that the check of
+the other fields goes on.
+"""
+
+from __future__ import annotations
+
+import re
+
+from skybridge_server.models.names import (
+    DEFAULT_NAMESPACE,
+    ID_PATTERN,
+    ID_RULE,
+    ExecutionName,
+    FunctionName,
+    RevisionName,
+)
+from skybridge_server.services.rules import Violations
+
+_ID = ID_PATTERN.pattern
+_UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_NAMESPACE = re.compile(rf"namespaces/({_ID})")
+_FUNCTION_ID = re.compile(rf"({_ID})")
+_FUNCTION = re.compile(rf"(?:namespaces/({_ID})/functions/)?({_ID})")
+_REVISION = re.compile(rf"(?:namespaces/({_ID})/functions/)?({_ID})/revisions/([1-9][0-9]{{0,17}})")
+_EXECUTION = re.compile(rf"(?:namespaces/({_ID})/executions/)?({_UUID})")
+_FULL_EXECUTION = re.compile(rf"namespaces/({_ID})/executions/({_UUID})")
+
+_FUNCTION_RULE = (
+    f"must be namespaces/{{namespace}}/functions/{{function}} or {{function}}; each id {ID_RULE}"
+)
+_REVISION_RULE = (
+    "must be namespaces/{namespace}/functions/{function}/revisions/{number} or"
+    " {function}/revisions/{number}"
+)
+_EXECUTION_RULE = (
+    "must be namespaces/{namespace}/executions/{execution} or {execution}; the id is a UUID in"
+    " lower case"
+)
+
+
+def namespace(value: str, field: str, wrong: Violations) -> str:
+    """Return the id of a namespace; an empty value stands for the default one."""
+    if not value:
+        return DEFAULT_NAMESPACE
+    match = _match(
+        _NAMESPACE, value, f"must be namespaces/{{namespace}}; the id {ID_RULE}", field, wrong
+    )
+    return match[1] if match else ""
+
+
+def new_function(parent: str, function_id: str, wrong: Violations) -> FunctionName:
+    """Return the name of a function to create."""
+    space = namespace(parent, "parent", wrong)
+    _match(_FUNCTION_ID, function_id, ID_RULE, "function_id", wrong)
+    return FunctionName(space, function_id)
+
+
+def function(value: str, field: str, wrong: Violations) -> FunctionName:
+    match = _match(_FUNCTION, value, _FUNCTION_RULE, field, wrong)
+    return FunctionName(match[1] or DEFAULT_NAMESPACE, match[2]) if match else FunctionName("", "")
+
+
+def revision(value: str, field: str, wrong: Violations) -> RevisionName:
+    match = _match(_REVISION, value, _REVISION_RULE, field, wrong)
+    if match is None:
+        return RevisionName(FunctionName("", ""), 0)
+    return RevisionName(FunctionName(match[1] or DEFAULT_NAMESPACE, match[2]), int(match[3]))
+
+
+def execution(value: str, field: str, wrong: Violations) -> ExecutionName:
+    match = _match(_EXECUTION, value, _EXECUTION_RULE, field, wrong)
+    return (
+        ExecutionName(match[1] or DEFAULT_NAMESPACE, match[2]) if match else ExecutionName("", "")
+    )
+
+
+def execution_or_function(
+    value: str, field: str, wrong: Violations
+) -> ExecutionName | FunctionName:
+    """Return the name of an execution, which must be a full one, or of a function."""
+    match = _FULL_EXECUTION.fullmatch(value)
+    if match is not None:
+        return ExecutionName(match[1], match[2])
+    rule = f"{_FUNCTION_RULE}; or namespaces/{{namespace}}/executions/{{execution}}"
+    match = _match(_FUNCTION, value, rule, field, wrong)
+    return FunctionName(match[1] or DEFAULT_NAMESPACE, match[2]) if match else FunctionName("", "")
+
+
+def _match(
+    pattern: re.Pattern[str], value: str, rule: str, field: str, wrong: Violations
+) -> re.Match[str] | None:
+    match = pattern.fullmatch(value)
+    if match is None:
+        wrong.add(field, rule if value else "is required")
+    return match
