@@ -1,0 +1,15 @@
+"""Fixtures of the API tests."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+import pytest
+
+from tests.api.tiny import Tiny, tiny_server
+
+
+@pytest.fixture
+async def tiny() -> AsyncGenerator[Tiny, None]:
+    async with tiny_server() as running:
+        yield running
