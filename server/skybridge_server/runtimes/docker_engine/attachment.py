@@ -1,0 +1,55 @@
+"""Attaching: docker-py makes the request, the event loop takes over its connection."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+
+from docker import APIClient
+
+from skybridge_server.errors import RuntimeUnavailableError
+from skybridge_server.models.journal import OutputStream
+from skybridge_server.runtimes.docker_engine.connection import Connection
+from skybridge_server.runtimes.docker_engine.streams import open_stream, take_over
+
+_STREAMS = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
+
+
+class DockerAttachment:
+    """The two-way connection to a container's stdin, stdout and stderr."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def output(self) -> AsyncIterator[tuple[OutputStream, bytes]]:
+        while chunk := await self._connection.read():
+            yield chunk
+        if error := self._connection.error:
+            raise RuntimeUnavailableError(
+                f"the connection to the container engine broke: {error}"
+            ) from error
+
+    async def write(self, data: bytes) -> None:
+        await self._connection.write(data)
+
+    async def close_input(self) -> None:
+        self._connection.write_eof()
+
+    async def close(self) -> None:
+        await self._connection.close()
+
+
+def request_attachment(client: APIClient, container_id: str) -> tuple[socket.socket, bytes]:
+    """Ask for an attachment; return its connection, and what of it was read already. Blocks."""
+    upgrade = {"Connection": "Upgrade", "Upgrade": "tcp"}
+    return take_over(open_stream(client, f"/containers/{container_id}/attach", _STREAMS, upgrade))
+
+
+async def drive(sock: socket.socket, early: bytes) -> DockerAttachment:
+    """Let the event loop drive a connection."""
+    loop = asyncio.get_running_loop()
+    _, connection = await loop.create_connection(Connection, sock=sock)
+    if early:
+        connection.feed(memoryview(early))
+    return DockerAttachment(connection)

@@ -1,0 +1,88 @@
+"""What is asked of the engine about containers. All of it blocks, and raises docker-py's errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+import requests
+from docker import APIClient
+from docker.errors import APIError, NotFound
+
+from skybridge_server.errors import ContainerGoneError
+from skybridge_server.models.functions import Network
+from skybridge_server.runtimes.base import ContainerRecord, ContainerSpec, Exit
+from skybridge_server.runtimes.docker_engine.client import Engine
+from skybridge_server.runtimes.docker_engine.errors import is_conflict, is_missing
+from skybridge_server.runtimes.docker_engine.hardening import container_config
+from skybridge_server.runtimes.docker_engine.networks import ensure_egress
+from skybridge_server.runtimes.docker_engine.streams import open_stream
+
+_RUNNING = {"running", "paused", "restarting"}
+_GOING = {"removing", "dead"}
+
+
+def create(engine: Engine, spec: ContainerSpec) -> str:
+    """Create a container and return its id."""
+    if spec.network is Network.EGRESS:
+        ensure_egress(engine.short)
+    config = container_config(engine.short, engine.info, spec)
+    return str(engine.short.create_container(**config)["Id"])
+
+
+def request_wait(client: APIClient, container_id: str) -> requests.Response:
+    """Ask for the end of a container; the engine sends the headers at once, the body then.
+
+    The engine is told to close the connection afterwards, so that its socket becomes readable
+    even if the body came together with the headers.
+    """
+    condition, close = {"condition": "not-running"}, {"Connection": "close"}
+    return open_stream(client, f"/containers/{container_id}/wait", condition, close)
+
+
+def read_exit(client: APIClient, container_id: str, waiting: requests.Response) -> Exit:
+    """Read the answer to a wait, then ask how the container ended."""
+    waiting.json()  # raises where the engine went away; the rest stands in the state
+    state: dict[str, Any] = client.inspect_container(container_id)["State"]
+    if state["Status"] in _GOING:
+        raise ContainerGoneError(container_id)
+    return Exit(code=state["ExitCode"], oom_killed=state["OOMKilled"])
+
+
+def signal(client: APIClient, container_id: str, name: str) -> None:
+    """Send a signal; a paused container is woken, or it could not act on it."""
+    try:
+        client.kill(container_id, name)
+        if client.inspect_container(container_id)["State"]["Paused"]:
+            client.unpause(container_id)
+    except APIError as error:
+        if not is_conflict(error):  # it has ended
+            raise
+
+
+def remove(client: APIClient, container_id: str) -> None:
+    """Remove a container with its volumes, and return once it is gone."""
+    try:
+        client.remove_container(container_id, force=True, v=True)
+    except APIError as error:
+        if is_conflict(error):  # somebody else is removing it
+            with suppress(NotFound):
+                client.wait(container_id, condition="removed")
+        elif not is_missing(error):
+            raise
+
+
+def find(client: APIClient, labels: Mapping[str, str]) -> tuple[ContainerRecord, ...]:
+    """Return the containers that have all these labels."""
+    filters = {"label": [f"{key}={value}" for key, value in labels.items()]}
+    return tuple(_to_record(item) for item in client.containers(all=True, filters=filters))
+
+
+def _to_record(item: Mapping[str, Any]) -> ContainerRecord:
+    return ContainerRecord(
+        id=item["Id"],
+        name=item["Names"][0].removeprefix("/"),
+        labels=item["Labels"],
+        running=item["State"] in _RUNNING,
+    )

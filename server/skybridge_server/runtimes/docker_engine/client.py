@@ -1,0 +1,127 @@
+"""Calls of docker-py, which blocks, from coroutines."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from docker import APIClient
+from docker.utils import kwargs_from_env
+
+from skybridge_server.runtimes.docker_engine.errors import UNREACHABLE, unavailable
+
+T = TypeVar("T")
+
+SHORT_THREADS = 8  # saturate an engine; more only steal time from the event loop
+TIMEOUT_SECONDS = 60
+PROBE_SECONDS = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """An engine that has answered: clients that speak its version, and what it said of itself."""
+
+    short: APIClient
+    long: APIClient
+    """For waits and pulls, so that they never take a connection from a short call."""
+    probe: APIClient
+    """For signs of life: gives up early."""
+    version: Mapping[str, Any]
+    info: Mapping[str, Any]
+
+
+class EngineClient:
+    """Runs calls in threads, connects when first used, and again after the engine was away."""
+
+    def __init__(self, environment: Mapping[str, str] | None, max_waits: int) -> None:
+        self._environment = environment
+        self._max_waits = max_waits
+        self._engine: Engine | None = None
+        self._connecting = threading.Lock()
+        self._short = ThreadPoolExecutor(SHORT_THREADS, "docker-call")
+        self._long = ThreadPoolExecutor(max_waits, "docker-wait")
+
+    async def call(
+        self, work: Callable[[Engine], T], undo: Callable[[Engine, T], object] | None = None
+    ) -> T:
+        """Run a short call; raises docker-py's APIError, and RuntimeUnavailableError.
+
+        If the caller is cancelled, work that has begun goes on, and `undo` gets its result.
+        """
+        return await self._run(self._short, work, undo)
+
+    async def long_call(
+        self, work: Callable[[Engine], T], undo: Callable[[Engine, T], object] | None = None
+    ) -> T:
+        """Run a call that may take as long as a container or a download."""
+        return await self._run(self._long, work, undo)
+
+    def close(self) -> None:
+        """Let go of the connections; calls that have begun end on their own."""
+        for executor in (self._short, self._long):
+            executor.shutdown(wait=False)
+        if self._engine:
+            for client in (self._engine.short, self._engine.long, self._engine.probe):
+                client.close()
+
+    async def _run(
+        self,
+        executor: Executor,
+        work: Callable[[Engine], T],
+        undo: Callable[[Engine, T], object] | None,
+    ) -> T:
+        future = executor.submit(self._call, work)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            if undo:
+                # Behind `work` in the executor's queue, so that waiting for it cannot deadlock.
+                executor.submit(self._undo, future, undo)
+            raise
+
+    def _call(self, work: Callable[[Engine], T]) -> T:
+        engine = self._connect()
+        try:
+            return work(engine)
+        except UNREACHABLE as error:
+            self._forget(engine)
+            raise unavailable(error) from error
+
+    def _undo(self, future: Future[T], undo: Callable[[Engine, T], object]) -> None:
+        # Neither work that failed nor an engine that went away leaves anything to be told.
+        with suppress(asyncio.CancelledError, Exception):
+            result = future.result()
+            self._call(lambda engine: undo(engine, result))
+
+    def _connect(self) -> Engine:
+        with self._connecting:
+            if self._engine is None:
+                try:
+                    self._engine = self._open()
+                except UNREACHABLE as error:
+                    raise unavailable(error) from error
+            return self._engine
+
+    def _open(self) -> Engine:
+        environment = dict(self._environment) if self._environment is not None else None
+        address: dict[str, Any] = {**kwargs_from_env(environment=environment)}
+        probe = APIClient(**address, version="auto", timeout=PROBE_SECONDS)
+        address["version"] = probe.api_version
+        return Engine(
+            short=APIClient(**address, timeout=TIMEOUT_SECONDS, max_pool_size=SHORT_THREADS),
+            long=APIClient(**address, timeout=TIMEOUT_SECONDS, max_pool_size=self._max_waits),
+            probe=probe,
+            version=probe.version(),
+            info=probe.info(),
+        )
+
+    def _forget(self, engine: Engine) -> None:
+        """Negotiate anew: what comes back may be another engine."""
+        with self._connecting:
+            if self._engine is engine:
+                self._engine = None

@@ -1,0 +1,83 @@
+"""The containers of a Docker Engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import closing
+
+import requests
+
+from skybridge_server.runtimes.base import Attachment, ContainerRecord, ContainerSpec, Exit
+from skybridge_server.runtimes.docker_engine import calls
+from skybridge_server.runtimes.docker_engine.attachment import drive, request_attachment
+from skybridge_server.runtimes.docker_engine.client import EngineClient
+from skybridge_server.runtimes.docker_engine.errors import (
+    of_container,
+    of_creation,
+    of_engine,
+    of_start,
+    translating,
+)
+
+
+class DockerContainers:
+    """Creates, drives and removes containers."""
+
+    def __init__(self, engine: EngineClient) -> None:
+        self._engine = engine
+
+    async def create(self, spec: ContainerSpec) -> str:
+        with translating(of_creation(spec.image_id)):
+            return await self._engine.call(
+                lambda engine: calls.create(engine, spec),
+                undo=lambda engine, container_id: calls.remove(engine.short, container_id),
+            )
+
+    async def attach(self, container_id: str) -> Attachment:
+        with translating(of_container(container_id)):
+            sock, early = await self._engine.call(
+                lambda engine: request_attachment(engine.short, container_id),
+                undo=lambda _, taken: taken[0].close(),
+            )
+        return await drive(sock, early)
+
+    async def start(self, container_id: str) -> None:
+        with translating(of_start(container_id)):
+            await self._engine.call(lambda engine: engine.short.start(container_id))
+
+    async def wait(self, container_id: str) -> Exit:
+        with translating(of_container(container_id)):
+            waiting = await self._engine.long_call(
+                lambda engine: calls.request_wait(engine.long, container_id),
+                undo=lambda _, response: response.close(),
+            )
+            with closing(waiting):
+                await _until_readable(waiting)
+                return await self._engine.call(
+                    lambda engine: calls.read_exit(engine.short, container_id, waiting)
+                )
+
+    async def signal(self, container_id: str, signal: str) -> None:
+        with translating(of_container(container_id)):
+            await self._engine.call(lambda engine: calls.signal(engine.short, container_id, signal))
+
+    async def remove(self, container_id: str) -> None:
+        with translating(of_engine):
+            await self._engine.call(lambda engine: calls.remove(engine.short, container_id))
+
+    async def list(self, labels: Mapping[str, str]) -> tuple[ContainerRecord, ...]:
+        with translating(of_engine):
+            return await self._engine.call(lambda engine: calls.find(engine.short, labels))
+
+
+async def _until_readable(response: requests.Response) -> None:
+    """Let the event loop watch the connection, so that no thread has to wait with it."""
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    descriptor = response.raw.fileno()
+    loop.add_reader(descriptor, readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(descriptor)

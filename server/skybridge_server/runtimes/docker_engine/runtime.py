@@ -1,0 +1,68 @@
+"""The Docker Engine as a runtime."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from skybridge_server.errors import RuntimeUnavailableError
+from skybridge_server.models.executions import Usage
+from skybridge_server.runtimes.base import Credentials, EngineInfo
+from skybridge_server.runtimes.docker_engine.client import PROBE_SECONDS, EngineClient
+from skybridge_server.runtimes.docker_engine.containers import DockerContainers
+from skybridge_server.runtimes.docker_engine.errors import of_engine, translating
+from skybridge_server.runtimes.docker_engine.images import DockerImages
+from skybridge_server.runtimes.docker_engine.info import to_engine_info
+
+_NO_CREDENTIALS: Mapping[str, Credentials] = MappingProxyType({})
+
+
+class DockerRuntime:
+    """Runs containers in the engine that DOCKER_HOST and kin lead to."""
+
+    def __init__(
+        self,
+        *,
+        environment: Mapping[str, str] | None = None,
+        credentials: Mapping[str, Credentials] = _NO_CREDENTIALS,
+        max_waits: int = 256,
+    ) -> None:
+        """Connect nothing yet; the engine may come later.
+
+        `environment` stands in for that of the process, `credentials` are the operator's, by
+        host of the registry, and `max_waits` bounds how many waits and pulls may begin at once.
+        """
+        self._engine = EngineClient(environment, max_waits)
+        self._images = DockerImages(self._engine)
+        self._containers = DockerContainers(self._engine)
+
+    @property
+    def name(self) -> str:
+        return "docker"
+
+    @property
+    def images(self) -> DockerImages:
+        return self._images
+
+    @property
+    def containers(self) -> DockerContainers:
+        return self._containers
+
+    async def check(self) -> EngineInfo:
+        try:
+            async with asyncio.timeout(PROBE_SECONDS):
+                with translating(of_engine):
+                    return await self._engine.long_call(
+                        lambda engine: to_engine_info(engine.version, engine.probe.info())
+                    )
+        except TimeoutError as error:
+            raise RuntimeUnavailableError(
+                f"the container engine does not answer within {PROBE_SECONDS} s"
+            ) from error
+
+    async def usage(self, container_id: str) -> Usage:
+        return Usage()
+
+    async def close(self) -> None:
+        self._engine.close()
