@@ -195,8 +195,10 @@ def check_runtime(name: str, limits: Limits, field: str, wrong: Violations) -> N
         wrong.add(field, f"must be one of {', '.join(limits.runtimes)}; see ListRuntimes")
 
 
-def check_execution(request: ExecutionRequest, limits: Limits, wrong: Violations) -> None:
-    """Check what a caller asks of an execution, without knowing the function."""
+def check_execution(
+    request: ExecutionRequest, limits: Limits, wrong: Violations, prefix: str = ""
+) -> None:
+    """Check what a caller asks of an execution, without knowing the function. `prefix`: path of the message that holds `options`."""
     if len(request.input) > limits.max_input_bytes:
         wrong.add(
             "input",
@@ -204,11 +206,11 @@ def check_execution(request: ExecutionRequest, limits: Limits, wrong: Violations
             " send more with AttachExecution, chunk by chunk",
         )
     if request.timeout is not None and request.timeout < _MILLISECOND:
-        wrong.add("options.timeout", "must be at least 1 ms")
-    check_labels(request.labels, "options.labels", wrong)
+        wrong.add(f"{prefix}options.timeout", "must be at least 1 ms")
+    check_labels(request.labels, f"{prefix}options.labels", wrong)
     if request.traceparent and not TRACEPARENT.fullmatch(request.traceparent):
         wrong.add(
-            "options.traceparent",
+            f"{prefix}options.traceparent",
             "must be a W3C traceparent, 00-{trace id}-{parent id}-{flags} in lower-case digits",
         )
 

@@ -1,0 +1,188 @@
+"""The composition root: the only place that knows concrete classes, and wires them.
+
+What is opened is closed in reverse: calls end first, then executions, then engines and store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+
+from prometheus_client import CollectorRegistry
+
+from skybridge_server import __version__
+from skybridge_server.api.executions import ExecutionServicer
+from skybridge_server.api.functions import FunctionServicer
+from skybridge_server.api.metrics import MetricsServicer
+from skybridge_server.api.prometheus import MetricsPage, new_registry
+from skybridge_server.api.server import GrpcServer, Servicer
+from skybridge_server.api.system import SystemServicer
+from skybridge_server.config import Address, Addresses, Settings, SettingsError
+from skybridge_server.repositories.base import Repositories
+from skybridge_server.repositories.store import SqliteRepositories
+from skybridge_server.runtimes.base import Credentials, Runtime
+from skybridge_server.runtimes.docker_engine import DockerRuntime
+from skybridge_server.services.acceptance import Acceptance
+from skybridge_server.services.deployments import DeploymentService
+from skybridge_server.services.engines import Engines
+from skybridge_server.services.executions import ExecutionService
+from skybridge_server.services.functions import FunctionService
+from skybridge_server.services.housekeeping import Housekeeping
+from skybridge_server.services.logs import LogService
+from skybridge_server.services.metrics import MetricsService
+from skybridge_server.services.recovery import Recovery
+from skybridge_server.services.registry import Registry
+from skybridge_server.services.rules import Limits
+from skybridge_server.services.slots import Slots
+from skybridge_server.services.system import SystemService
+from skybridge_server.services.telemetry import Telemetry
+from skybridge_server.services.watching import Watching
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """All services of a server, wired."""
+
+    functions: FunctionService
+    deployments: DeploymentService
+    executions: ExecutionService
+    metrics: MetricsService
+    system: SystemService
+    registry: Registry
+    recovery: Recovery
+
+
+def runtimes(settings: Settings) -> dict[str, Runtime]:
+    """Return the runtimes by name, the default one first. SettingsError."""
+    docker = DockerRuntime(
+        credentials={
+            host: Credentials(login.username, login.password)
+            for host, login in settings.registry_credentials.items()
+        },
+        max_waits=settings.max_concurrent_executions,
+    )
+    available: dict[str, Runtime] = {docker.name: docker}
+    if settings.default_runtime not in available:
+        raise SettingsError.of("default_runtime", f"must be one of {', '.join(available)}")
+    return available
+
+
+def limits(settings: Settings, names: tuple[str, ...]) -> Limits:
+    """Return what the operator allows."""
+    return Limits(
+        max_memory_bytes=settings.max_memory_bytes,
+        max_cpu_millis=settings.max_cpu_millis,
+        max_pids=settings.max_pids,
+        max_tmp_bytes=settings.max_tmp_bytes,
+        max_output_bytes=settings.max_output_bytes,
+        max_execution_timeout=settings.max_execution_timeout,
+        max_concurrent_executions=settings.max_concurrent_executions,
+        max_queued_executions=settings.max_queued_executions,
+        runtimes=names,
+        allowed_images=settings.allowed_images,
+        require_digest=settings.require_digest,
+        allow_root=settings.allow_root,
+        allow_writable_root=settings.allow_writable_root,
+        allowed_oci_runtimes=settings.allowed_oci_runtimes,
+    )
+
+
+def wire(
+    repositories: Repositories,
+    engines: Engines,
+    bounds: Limits,
+    registry_of_metrics: CollectorRegistry,
+    server_id: str,
+) -> Services:
+    """Make all services over a store and engines, whichever they are."""
+    slots = Slots(bounds.max_concurrent_executions, bounds.max_queued_executions)
+    telemetry = Telemetry(registry_of_metrics, slots)
+    registry = Registry(engines, telemetry, server_id)
+    acceptance = Acceptance(repositories, engines, slots, registry)
+    watching = Watching(repositories.executions, registry)
+    logs = LogService(repositories, registry, watching)
+    executions = ExecutionService(
+        repositories.executions, acceptance, registry, watching, logs, engines
+    )
+    functions = FunctionService(repositories, executions)
+    return Services(
+        functions=functions,
+        deployments=DeploymentService(repositories, functions, engines, bounds),
+        executions=executions,
+        metrics=MetricsService(repositories),
+        system=SystemService(engines, slots, bounds, server_id=server_id, version=__version__),
+        registry=registry,
+        recovery=Recovery(repositories, acceptance, registry, engines, server_id),
+    )
+
+
+def servicers(services: Services, bounds: Limits, heartbeat: timedelta) -> list[Servicer]:
+    """Return what answers calls."""
+    return [
+        FunctionServicer(services.functions, services.deployments, bounds),
+        ExecutionServicer(services.executions, bounds, heartbeat),
+        MetricsServicer(services.metrics),
+        SystemServicer(services.system, services.deployments, bounds),
+    ]
+
+
+async def serve(
+    settings: Settings, stop: asyncio.Event, on_ready: Callable[[Addresses], None]
+) -> None:
+    """Serve until `stop` is set. SettingsError, FailedPreconditionError, StorageError."""
+    async with AsyncExitStack() as opened:
+        repositories = await SqliteRepositories.open(settings.database)
+        opened.push_async_callback(repositories.close)
+        named = runtimes(settings)
+        engines = Engines(named, settings.default_runtime)
+        opened.push_async_callback(engines.close)
+        await engines.open()
+
+        bounds = limits(settings, tuple(named))
+        collectors = new_registry()
+        services = wire(repositories, engines, bounds, collectors, await repositories.server_id())
+        opened.push_async_callback(services.deployments.close)
+        housekeeping = Housekeeping(repositories.requests, settings.request_retention)
+        for background in (services.recovery, housekeeping):
+            opened.push_async_callback(background.close)
+            await background.open()
+
+        heartbeat = settings.heartbeat_interval
+        server = GrpcServer(settings, servicers(services, bounds, heartbeat), collectors)
+        opened.push_async_callback(_drain, server, services.registry, settings.shutdown_grace)
+        engines.on_change(lambda: server.health.set_execution_serving(engines.ready))
+        server.health.set_execution_serving(engines.ready)
+        addresses = Addresses(
+            grpc=await server.start(),
+            metrics=_open_metrics(settings, collectors, opened),
+            admin=None,
+            runtime=_describe(engines),
+        )
+        on_ready(addresses)
+        await stop.wait()
+
+
+async def _drain(server: GrpcServer, registry: Registry, grace: timedelta) -> None:
+    """Let calls, then executions, end; both together within the grace."""
+    began = asyncio.get_running_loop().time()
+    await server.stop(grace)
+    spent = asyncio.get_running_loop().time() - began
+    await registry.close(max(grace.total_seconds() - spent, 0.0))
+
+
+def _open_metrics(
+    settings: Settings, collectors: CollectorRegistry, opened: AsyncExitStack
+) -> Address | None:
+    if settings.metrics_listen is None:
+        return None
+    page = MetricsPage(collectors)
+    opened.push_async_callback(page.stop)
+    return page.start(settings.metrics_listen)
+
+
+def _describe(engines: Engines) -> str:
+    status = next(s for s in engines.status() if s.default)
+    return status.info.engine if status.ready and status.info else status.message

@@ -1,0 +1,1 @@
+"""How input gets into a function and output comes out: one contract a file."""

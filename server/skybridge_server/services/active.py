@@ -1,0 +1,109 @@
+"""An execution that has not ended: what stands in memory of it.
+
+Whatever wants to stop it (a cancel, a timeout, a caller that went away) calls `stop`; the first
+reason wins, and is what everybody sees.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from skybridge_server.errors import FailedPreconditionError
+from skybridge_server.models.executions import Execution, ExecutionState, Failure, FailureReason
+from skybridge_server.models.functions import Revision
+from skybridge_server.models.names import ExecutionName
+from skybridge_server.runtimes.base import Attachment
+from skybridge_server.services.bell import Bell
+from skybridge_server.services.journal import Journal
+from skybridge_server.services.slots import Ticket
+from skybridge_server.services.stdin import Stdin
+
+_CANCELLABLE = frozenset({ExecutionState.STARTING, ExecutionState.RUNNING})
+
+
+@dataclass(slots=True, eq=False)
+class ActiveExecution:
+    """An execution between its acceptance and its end."""
+
+    journal: Journal
+    revision: Revision
+    ticket: Ticket
+    input: bytes = b""
+    disconnect_grace: float | None = None
+    """Seconds that it lives without a caller; None: for ever."""
+    not_after: datetime | None = None
+    """Deadline of the caller's rpc."""
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    stop_reason: Failure | None = None
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once the end is on disk."""
+    container_id: str = ""
+    attachment: Attachment | None = None
+    attached: Bell = field(default_factory=Bell)
+    stdin: Stdin = field(default_factory=Stdin)
+    _exited: bool = False
+    _callers: int = 0
+    _abandoned: asyncio.TimerHandle | None = None
+
+    @property
+    def name(self) -> ExecutionName:
+        return self.journal.execution.name
+
+    def stop(self, reason: FailureReason, message: str) -> None:
+        """Ask it to stop; nothing happens if it is stopping or has ended already."""
+        if self.stop_reason is not None or self._exited:
+            return
+        self.stop_reason = Failure(reason, message)
+        if self.journal.execution.state in _CANCELLABLE:
+            self.journal.change_state(ExecutionState.CANCELLING)
+        self.stopping.set()
+
+    def exited(self) -> None:
+        """Note that the process has ended: from now on nothing can stop it any more."""
+        self._exited = True
+
+    async def end(self) -> Execution:
+        """Wait for its end, and return it as it then is."""
+        await self.over.wait()
+        return self.journal.execution
+
+    @contextmanager
+    def caller(self) -> Iterator[None]:
+        """Count as a caller of it. When the last one leaves, its grace runs."""
+        self._callers += 1
+        if self._abandoned is not None:
+            self._abandoned.cancel()
+            self._abandoned = None
+        try:
+            yield
+        finally:
+            self._callers -= 1
+            if not self._callers and self.disconnect_grace is not None:
+                self._abandon(self.disconnect_grace)
+
+    def _abandon(self, grace: float) -> None:
+        if grace > 0:
+            loop = asyncio.get_running_loop()
+            self._abandoned = loop.call_later(grace, self._stop_abandoned)
+        else:
+            self._stop_abandoned()
+
+    def _stop_abandoned(self) -> None:
+        self.stop(FailureReason.DISCONNECTED, "its caller went away")
+
+    async def running(self) -> Attachment:
+        """Wait until its process runs, and return the connection to it.
+
+        FailedPreconditionError when it ends before.
+        """
+        while self.attachment is None:
+            if self._exited or self.over.is_set():
+                raise FailedPreconditionError(
+                    f"execution '{self.name}' has ended", reason="EXECUTION_ENDED"
+                )
+            await self.attached.wait()
+        return self.attachment

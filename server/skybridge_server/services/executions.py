@@ -1,0 +1,183 @@
+"""Executions: what callers may ask about them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+
+from skybridge_server.errors import FailedPreconditionError
+from skybridge_server.models.executions import Execution, FailureReason
+from skybridge_server.models.functions import MIB
+from skybridge_server.models.journal import Event, OutputStream
+from skybridge_server.models.names import ExecutionName, FunctionName
+from skybridge_server.models.paging import ExecutionQuery, Page, PageRequest
+from skybridge_server.repositories.base import ExecutionRepository
+from skybridge_server.services.acceptance import Acceptance
+from skybridge_server.services.attach import AttachSession
+from skybridge_server.services.engines import Engines
+from skybridge_server.services.journal import LOG_TAIL_BYTES
+from skybridge_server.services.logs import LogService
+from skybridge_server.services.registry import Registry
+from skybridge_server.services.requests import (
+    ExecutionOutput,
+    ExecutionRequest,
+    Heartbeat,
+    LogEntry,
+    LogQuery,
+)
+from skybridge_server.services.watching import Watching
+
+INLINE_OUTPUT_BYTES = 3 * MIB
+ATTACH_GRACE = 30.0
+"""Seconds that an attached execution lives without its caller."""
+
+
+class ExecutionService:
+    """All executions of one server."""
+
+    def __init__(
+        self,
+        executions: ExecutionRepository,
+        acceptance: Acceptance,
+        registry: Registry,
+        watching: Watching,
+        logs: LogService,
+        engines: Engines,
+    ) -> None:
+        self._executions = executions
+        self._acceptance = acceptance
+        self._registry = registry
+        self._watching = watching
+        self._logs = logs
+        self._engines = engines
+
+    async def execute(self, request: ExecutionRequest, *, time_left: timedelta | None) -> Execution:
+        """Execute a function and return its execution as it ended.
+
+        Cancelling this coroutine cancels the execution.
+        """
+        name, active = await self._acceptance.accept(
+            request, disconnect_grace=0.0, time_left=time_left
+        )
+        if active is None:
+            return await self.get(name)
+        with active.caller():
+            try:
+                return await active.end()
+            except asyncio.CancelledError:
+                if active.not_after is not None and datetime.now(UTC) >= active.not_after:
+                    active.stop(FailureReason.DEADLINE, "the caller's deadline passed")
+                raise
+
+    async def start(self, request: ExecutionRequest) -> Execution:
+        """Start an execution that is bound to no caller; return it once it is stored."""
+        name, active = await self._acceptance.accept(request, disconnect_grace=None)
+        return active.journal.snapshot() if active else await self.get(name)
+
+    async def stream(
+        self, request: ExecutionRequest, *, cancel_after: timedelta | None, heartbeat: timedelta
+    ) -> AsyncGenerator[ExecutionName | Event | Heartbeat]:
+        """Start an execution; yield its name, then its journal from the first event to the result.
+
+        `cancel_after`: how long it lives once nobody reads this or a `watch`; None: for ever.
+        """
+        grace = None if cancel_after is None else cancel_after.total_seconds()
+        name, _ = await self._acceptance.accept(request, disconnect_grace=grace)
+        yield name
+        async with aclosing(self.watch(name, after=0, heartbeat=heartbeat)) as events:
+            async for event in events:
+                yield event
+
+    def watch(
+        self, name: ExecutionName, *, after: int, heartbeat: timedelta
+    ) -> AsyncGenerator[Event | Heartbeat]:
+        """Yield the events that follow `after`, up to the result, and heartbeats in silence.
+
+        NotFoundError. OutOfRangeError when `after` is past the end.
+        """
+        return self._watching.watch(name, after=after, heartbeat=heartbeat)
+
+    def logs(
+        self, target: ExecutionName | FunctionName, query: LogQuery
+    ) -> AsyncGenerator[LogEntry]:
+        """Yield what executions wrote, the oldest first. NotFoundError."""
+        return self._logs.read(target, query)
+
+    async def attach(self, request: ExecutionRequest) -> AttachSession:
+        """Start an execution whose stdin the caller writes."""
+        name, active = await self._acceptance.accept(request, disconnect_grace=ATTACH_GRACE)
+        return AttachSession(name, active, self._engines, self._watching)
+
+    async def resume(self, name: ExecutionName, after: int) -> AttachSession:
+        """Go on with an attached execution after a cut."""
+        execution = await self.get(name)
+        if not execution.interactive:
+            raise FailedPreconditionError(
+                f"execution '{name}' takes no input from callers: follow it with WatchExecution",
+                reason="NOT_INTERACTIVE",
+            )
+        active = self._registry.get(name)
+        return AttachSession(name, active, self._engines, self._watching, after=after)
+
+    async def get(self, name: ExecutionName) -> Execution:
+        """Return an execution. NotFoundError."""
+        active = self._registry.get(name)
+        return active.journal.snapshot() if active else await self._executions.get(name)
+
+    async def output(self, execution: Execution) -> ExecutionOutput:
+        """Return what an ended execution wrote, as far as it fits in an answer."""
+        if not execution.state.final:
+            return ExecutionOutput(b"", truncated=False, log_tail=b"")
+        output = tail = b""
+        if execution.stdout_bytes:
+            output = await self._executions.output(
+                execution.name, OutputStream.STDOUT, INLINE_OUTPUT_BYTES
+            )
+        if execution.stderr_bytes:
+            tail = await self._executions.output_tail(
+                execution.name, OutputStream.STDERR, LOG_TAIL_BYTES
+            )
+        truncated = len(output) < execution.stdout_bytes
+        return ExecutionOutput(output, truncated=truncated, log_tail=tail)
+
+    async def list(self, query: ExecutionQuery, page: PageRequest) -> Page[Execution]:
+        """Return a page of executions."""
+        return await self._executions.list(query, page)
+
+    async def wait(self, name: ExecutionName, timeout: timedelta) -> Execution:
+        """Wait for the end of an execution; return it as it is then, or when the time is up."""
+        active = self._registry.get(name)
+        if active is not None:
+            try:
+                async with asyncio.timeout(timeout.total_seconds()):
+                    return await active.end()
+            except TimeoutError:
+                pass
+        return await self.get(name)
+
+    async def cancel(self, name: ExecutionName) -> Execution:
+        """Tell an execution to stop; one that only waited has then ended."""
+        active = self._registry.get(name)
+        if active is None:
+            return await self.get(name)
+        waited = not active.journal.started
+        active.stop(FailureReason.CANCELLED, "it was cancelled")
+        return await active.end() if waited else active.journal.snapshot()
+
+    async def cancel_all(self, function_uid: str) -> None:
+        """Stop all executions of a function, and wait until they have ended."""
+        mine = [a for a in self._registry if a.journal.execution.function_uid == function_uid]
+        for active in mine:
+            active.stop(FailureReason.CANCELLED, "its function was deleted")
+        await asyncio.gather(*(active.end() for active in mine))
+
+    async def delete(self, name: ExecutionName) -> None:
+        """Delete an execution that has ended, and its journal."""
+        if self._registry.get(name) is not None:
+            raise FailedPreconditionError(
+                f"execution '{name}' has not ended: cancel it with CancelExecution, then wait",
+                reason="EXECUTION_UNFINISHED",
+            )
+        await self._executions.delete(name)

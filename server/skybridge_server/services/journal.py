@@ -1,0 +1,218 @@
+"""The journal of a running execution: gives numbers, stores in order, wakes readers.
+
+An event can be read once it is on disk, never before: what a reader has seen, a crash cannot take
+back. Writers never wait for readers. Each reader has a position of its own and is served from the
+last few events in memory, or from the store once it has fallen behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import islice
+
+from skybridge_server.errors import StorageError
+from skybridge_server.models.executions import TRANSITIONS, Execution, ExecutionState
+from skybridge_server.models.functions import KIB, MIB
+from skybridge_server.models.journal import (
+    Event,
+    EventBody,
+    Gap,
+    GapReason,
+    Output,
+    OutputStream,
+    Result,
+    StateChange,
+)
+from skybridge_server.repositories.base import ExecutionRepository
+from skybridge_server.services.bell import Bell
+
+UNSTORED_BYTES = 4 * MIB
+"""Output that may wait for the disk; the container is held back beyond."""
+RECENT_BYTES = 1 * MIB
+EVENT_COST = 256
+"""What an event without data weighs in memory, about."""
+LOG_TAIL_BYTES = 8 * KIB
+
+
+class Journal:
+    """The journal of one execution that has not ended, and the execution as it stands."""
+
+    def __init__(
+        self, execution: Execution, repository: ExecutionRepository, output_limit: int
+    ) -> None:
+        self.execution = execution
+        self._repository = repository
+        self._output_limit = output_limit
+        self._sequence = execution.last_sequence
+        self._stored = execution.last_sequence
+        self._unstored_bytes = 0
+        self._failure: StorageError | None = None
+        self._writes: set[asyncio.Task[None]] = set()
+        self._recent: deque[Event] = deque()
+        self._recent_bytes = 0
+        self._written = dict.fromkeys(OutputStream, 0)
+        self._kept = dict.fromkeys(OutputStream, 0)
+        self._bell = Bell()
+        self.log_tail = b""
+
+    # -- writing --------------------------------------------------------------------------------
+
+    def first_event(self) -> Event:
+        """Return the event that the execution is stored with."""
+        return self._next(StateChange(self.execution.state))
+
+    def stored(self, events: Sequence[Event]) -> None:
+        """Publish events that are on disk."""
+        for event in events:
+            self._recent.append(event)
+            self._recent_bytes += _weight(event)
+        while self._recent_bytes > RECENT_BYTES and len(self._recent) > 1:
+            self._recent_bytes -= _weight(self._recent.popleft())
+        self._stored = events[-1].sequence
+        self._bell.ring()
+
+    def change_state(self, state: ExecutionState, **changes: object) -> None:
+        """Enter a state that is not final."""
+        self._check_transition(state)
+        self.execution = replace(self.execution, state=state, **changes)  # type: ignore[arg-type]
+        self._write([self._next(StateChange(state))], self._snapshot())
+
+    async def add_output(self, stream: OutputStream, data: bytes) -> None:
+        """Keep what the function wrote, up to its limit; wait only for the disk.
+
+        StorageError once the store has refused output.
+        """
+        if self._failure is not None:
+            raise self._failure
+        room = self._output_limit - self._written[stream]
+        offset = self._written[stream]
+        self._written[stream] += len(data)
+        if room <= 0:
+            return
+        data = data[:room]
+        if stream is OutputStream.STDERR:
+            self.log_tail = (self.log_tail + data)[-LOG_TAIL_BYTES:]
+        self._unstored_bytes += len(data)
+        self._write([self._next(Output(stream, offset, data))], None)
+        while self._unstored_bytes > UNSTORED_BYTES and self._failure is None:
+            await self._bell.wait()
+
+    def output_truncated(self, stream: OutputStream) -> bool:
+        """Tell whether some of a stream passed its limit."""
+        return self._written[stream] > self._output_limit
+
+    async def end(self, execution: Execution, *, gap_reason: GapReason | None = None) -> None:
+        """Store the end of the execution: gaps, if any, then the result.
+
+        `gap_reason` says that both streams broke off, nobody knows how long before their ends.
+        StorageError when the store cannot take it; the end can then be tried again.
+        """
+        self._check_transition(execution.state)
+        await self._drain()
+        gaps = [gap for s in OutputStream if (gap := self._gap(s, gap_reason)) is not None]
+        events = [self._next(gap) for gap in gaps]
+        ended = replace(self._snapshot(execution), last_sequence=self._sequence + 1)
+        events.append(self._next(Result(ended)))
+        try:
+            await self._repository.append(ended.name, events, ended)
+        except StorageError:
+            self._sequence -= len(events)
+            raise
+        self.execution = ended
+        self.stored(events)
+
+    def snapshot(self) -> Execution:
+        """Return the execution as a reader may see it now."""
+        if self.execution.state.final:
+            return self.execution
+        return replace(self._snapshot(), last_sequence=self._stored)
+
+    # -- reading --------------------------------------------------------------------------------
+
+    @property
+    def started(self) -> bool:
+        """Whether the execution no longer waits for a place."""
+        return self.execution.state is not ExecutionState.QUEUED
+
+    @property
+    def last_sequence(self) -> int:
+        """Sequence of the last event that can be read."""
+        return self._stored
+
+    def recent(self, after: int) -> list[Event] | None:
+        """Return the stored events that follow `after`; None if memory no longer has them all."""
+        if after >= self._stored:
+            return []
+        if not self._recent or self._recent[0].sequence > after + 1:
+            return None
+        return list(islice(self._recent, after + 1 - self._recent[0].sequence, None))
+
+    async def changed(self, after: int, seconds: float | None) -> bool:
+        """Wait until there is an event after `after`; False when none came in time."""
+        return self._stored > after or await self._bell.wait(seconds)
+
+    # -- inside ---------------------------------------------------------------------------------
+
+    def _next(self, body: EventBody) -> Event:
+        self._sequence += 1
+        return Event(self._sequence, datetime.now(UTC), body)
+
+    def _check_transition(self, state: ExecutionState) -> None:
+        if state not in TRANSITIONS[self.execution.state]:
+            raise AssertionError(f"{self.execution.state.name} cannot become {state.name}")
+
+    def _snapshot(self, execution: Execution | None = None) -> Execution:
+        return replace(
+            execution or self.execution,
+            last_sequence=self._sequence,
+            stdout_bytes=self._written[OutputStream.STDOUT],
+            stderr_bytes=self._written[OutputStream.STDERR],
+        )
+
+    def _gap(self, stream: OutputStream, reason: GapReason | None) -> Gap | None:
+        kept, written = self._kept[stream], self._written[stream]
+        if reason is not None:
+            return Gap(stream, kept, None, reason)
+        if kept == written:
+            return None
+        over = GapReason.OUTPUT_LIMIT if self._failure is None else GapReason.STORAGE_UNAVAILABLE
+        return Gap(stream, kept, written - kept, over)
+
+    def _write(self, events: list[Event], execution: Execution | None) -> None:
+        """Store events in order, without waiting: tasks start in the order they were made."""
+        task = asyncio.create_task(self._store(events, execution))
+        self._writes.add(task)
+        task.add_done_callback(self._writes.discard)
+
+    async def _store(self, events: list[Event], execution: Execution | None) -> None:
+        size = sum(len(e.body.data) for e in events if isinstance(e.body, Output))
+        try:
+            if self._failure is not None:
+                return
+            await self._repository.append(self.execution.name, events, execution)
+        except StorageError as error:
+            # What follows must not be stored either: the journal has no holes.
+            self._failure = error
+            self._bell.ring()
+        else:
+            for event in events:
+                if isinstance(event.body, Output):
+                    self._kept[event.body.stream] += len(event.body.data)
+            self.stored(events)
+        finally:
+            self._unstored_bytes -= size
+
+    async def _drain(self) -> None:
+        while self._writes:
+            await asyncio.wait(self._writes)
+        if self._failure is not None:
+            self._sequence = self._stored
+
+
+def _weight(event: Event) -> int:
+    body = event.body
+    return EVENT_COST + (len(body.data) if isinstance(body, Output) else 0)

@@ -1,0 +1,23 @@
+"""The labels of our containers: by them, and not by memory, we know what is ours."""
+
+from __future__ import annotations
+
+from skybridge_server.models.executions import Execution
+
+SERVER = "skybridge.server"
+FUNCTION = "skybridge.function"
+REVISION = "skybridge.revision"
+EXECUTION = "skybridge.execution"
+
+
+def of_server(server_id: str) -> dict[str, str]:
+    return {SERVER: server_id}
+
+
+def of_execution(server_id: str, execution: Execution) -> dict[str, str]:
+    return {
+        SERVER: server_id,
+        FUNCTION: str(execution.function),
+        REVISION: str(execution.revision),
+        EXECUTION: str(execution.name),
+    }
