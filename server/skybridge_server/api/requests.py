@@ -17,13 +17,18 @@ trace of a password may be stored."""
 
 
 def request_key(
-    method: str, request: Message, request_id: str, wrong: Violations
+    method: str,
+    request: Message,
+    request_id: str,
+    wrong: Violations,
+    *,
+    field: str = "request_id",
 ) -> RequestKey | None:
-    """Return the key of a request; None without `request_id`."""
+    """Return the key of a request; None without a request id. `field`: where it stands."""
     if not request_id:
         return None
     if not _UUID.fullmatch(request_id):
-        wrong.add("request_id", "must be a UUID, such as 01890a5d-ac96-774b-bcce-b302099a8057")
+        wrong.add(field, "must be a UUID, such as 01890a5d-ac96-774b-bcce-b302099a8057")
     return RequestKey(method, request_id.lower(), _fingerprint(request))
 
 

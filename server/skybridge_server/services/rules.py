@@ -198,7 +198,10 @@ def check_runtime(name: str, limits: Limits, field: str, wrong: Violations) -> N
 def check_execution(
     request: ExecutionRequest, limits: Limits, wrong: Violations, prefix: str = ""
 ) -> None:
-    """Check what a caller asks of an execution, without knowing the function. `prefix`: path of the message that holds `options`."""
+    """Check what a caller asks of an execution, without knowing the function.
+
+    `prefix`: path of the message that holds `options`.
+    """
     if len(request.input) > limits.max_input_bytes:
         wrong.add(
             "input",

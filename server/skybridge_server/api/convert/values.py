@@ -24,13 +24,27 @@ _NANOS = 1_000_000_000
 
 def enum_from_proto(number: int, default: E, field: str, wrong: Violations) -> E:
     """Return the member of a number; 0, not set, is the default."""
+    member = optional_enum_from_proto(type(default), number, field, wrong)
+    return default if member is None else member
+
+
+def optional_enum_from_proto(kind: type[E], number: int, field: str, wrong: Violations) -> E | None:
+    """Return the member of a number; None for 0, not set."""
     if number == 0:
-        return default
+        return None
     try:
-        return type(default)(number)
+        return kind(number)
     except ValueError:
         wrong.add(field, f"{number} is not a value of this server's API")
-        return default
+        return None
+
+
+def duration_from_proto(
+    parent: Message, name: str, default: timedelta, prefix: str, wrong: Violations
+) -> timedelta:
+    """Return the field `name` of a message, to the microsecond below; unset is the default."""
+    value = optional_duration_from_proto(parent, name, prefix, wrong)
+    return default if value is None else value
 
 
 def optional_duration_from_proto(
@@ -45,14 +59,6 @@ def optional_duration_from_proto(
         wrong.add(prefix + name, "is not a valid google.protobuf.Duration")
         return None
     return timedelta(seconds=seconds, microseconds=nanos // 1000)
-
-
-def duration_from_proto(
-    parent: Message, name: str, default: timedelta, prefix: str, wrong: Violations
-) -> timedelta:
-    """Return the field `name` of a message, to the microsecond below; unset is the default."""
-    value = optional_duration_from_proto(parent, name, prefix, wrong)
-    return default if value is None else value
 
 
 def duration_to_proto(value: timedelta) -> Duration:

@@ -1,0 +1,120 @@
+"""Executions and their journals."""
+
+from __future__ import annotations
+
+from skybridge.faas.v1 import execution_pb2 as pb
+from skybridge.faas.v1 import execution_service_pb2 as service_pb
+from skybridge_server.api.convert.values import (
+    optional_duration_to_proto,
+    optional_timestamp_to_proto,
+    timestamp_to_proto,
+)
+from skybridge_server.models.executions import Execution, Failure, Timings, Usage
+from skybridge_server.models.journal import Event, Gap, Output, StateChange
+from skybridge_server.models.names import ExecutionName, RevisionName
+from skybridge_server.services.requests import ExecutionOutput, Heartbeat, InputAck, LogEntry
+
+
+def execution_to_proto(execution: Execution, output: ExecutionOutput | None = None) -> pb.Execution:
+    """Return an execution; `output` is left out of lists and events."""
+    message = pb.Execution(
+        name=str(execution.name),
+        function=str(execution.function),
+        revision=str(RevisionName(execution.function, execution.revision)),
+        state=pb.ExecutionState.ValueType(execution.state),
+        failure=_failure_to_proto(execution.failure),
+        exit_code=execution.exit_code,
+        stdout_bytes=execution.stdout_bytes,
+        stderr_bytes=execution.stderr_bytes,
+        last_sequence=execution.last_sequence,
+        attempt=execution.attempt,
+        cold_start=execution.cold_start,
+        labels=execution.labels,
+        timings=_timings_to_proto(execution.timings),
+        usage=_usage_to_proto(execution.usage),
+        create_time=timestamp_to_proto(execution.create_time),
+        start_time=optional_timestamp_to_proto(execution.start_time),
+        end_time=optional_timestamp_to_proto(execution.end_time),
+    )
+    if output is not None:
+        message.output = output.output
+        message.output_truncated = output.truncated
+        message.log_tail = output.log_tail
+    return message
+
+
+def _failure_to_proto(failure: Failure | None) -> pb.Failure | None:
+    if failure is None:
+        return None
+    return pb.Failure(
+        reason=pb.FailureReason.ValueType(failure.reason),
+        message=failure.message,
+        signal=failure.signal,
+    )
+
+
+def _timings_to_proto(timings: Timings) -> pb.Timings:
+    return pb.Timings(
+        queue=optional_duration_to_proto(timings.queue),
+        start=optional_duration_to_proto(timings.start),
+        run=optional_duration_to_proto(timings.run),
+        total=optional_duration_to_proto(timings.total),
+    )
+
+
+def _usage_to_proto(usage: Usage) -> pb.Usage:
+    return pb.Usage(
+        cpu=optional_duration_to_proto(usage.cpu),
+        peak_memory_bytes=usage.peak_memory_bytes,
+        oom_killed=usage.oom_killed,
+    )
+
+
+def event_to_proto(name: ExecutionName, item: Event | Heartbeat | InputAck) -> pb.ExecutionEvent:
+    """Return one message of a stream of events."""
+    event = pb.ExecutionEvent(
+        execution=str(name), sequence=item.sequence, time=timestamp_to_proto(item.time)
+    )
+    if isinstance(item, Heartbeat):
+        event.heartbeat.SetInParent()
+    elif isinstance(item, InputAck):
+        event.input_ack.committed_bytes = item.committed_bytes
+        event.input_ack.closed = item.closed
+        event.input_ack.SetInParent()
+    elif isinstance(item.body, Output):
+        _fill_output(event.output, item.body)
+    elif isinstance(item.body, StateChange):
+        event.state_change.state = pb.ExecutionState.ValueType(item.body.state)
+    elif isinstance(item.body, Gap):
+        _fill_gap(event.gap, item.body)
+    else:
+        event.result.execution.CopyFrom(execution_to_proto(item.body.execution))
+    return event
+
+
+def log_entry_to_proto(entry: LogEntry) -> service_pb.ReadLogsResponse:
+    message = service_pb.ReadLogsResponse(
+        execution=str(entry.execution), time=timestamp_to_proto(entry.time)
+    )
+    if isinstance(entry.body, Output):
+        _fill_output(message.output, entry.body)
+    else:
+        _fill_gap(message.gap, entry.body)
+    return message
+
+
+# Filled in place: a message that is built apart and then set would have its bytes copied again.
+
+
+def _fill_output(message: pb.Output, output: Output) -> None:
+    message.stream = pb.OutputStream.ValueType(output.stream)
+    message.offset = output.offset
+    message.data = output.data
+
+
+def _fill_gap(message: pb.Gap, gap: Gap) -> None:
+    message.stream = pb.OutputStream.ValueType(gap.stream)
+    message.offset = gap.offset
+    message.reason = pb.GapReason.ValueType(gap.reason)
+    if gap.length is not None:
+        message.length = gap.length

@@ -1,0 +1,235 @@
+"""ExecutionService over gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from skybridge.faas.v1 import execution_pb2
+from skybridge.faas.v1 import execution_service_pb2 as pb
+from skybridge.faas.v1.execution_service_pb2_grpc import ExecutionServiceServicer
+from skybridge_server.api import attach, filters, names, paging
+from skybridge_server.api.convert import asked
+from skybridge_server.api.convert.executions import (
+    event_to_proto,
+    execution_to_proto,
+    log_entry_to_proto,
+)
+from skybridge_server.api.requests import request_key
+from skybridge_server.models.executions import Execution
+from skybridge_server.models.names import ExecutionName
+from skybridge_server.services import rules
+from skybridge_server.services.attach import AttachSession
+from skybridge_server.services.executions import ExecutionService
+from skybridge_server.services.requests import ExecutionRequest
+from skybridge_server.services.rules import Limits, Violations
+
+if TYPE_CHECKING:
+    from skybridge.faas.v1.execution_service_pb2_grpc import _MaybeAsyncIterator as Messages
+    from skybridge.faas.v1.execution_service_pb2_grpc import _ServicerContext as Context
+
+EXECUTION_KEY = "skybridge-execution"
+"""Initial metadata of a stream that starts an execution: its name."""
+
+_ANSWER_TIME = 0.5
+"""Seconds before the caller's deadline when a wait ends, for the answer; at most a tenth of it."""
+
+
+class ExecutionServicer(ExecutionServiceServicer):
+    """Executions, their journals and output."""
+
+    def __init__(self, executions: ExecutionService, limits: Limits, heartbeat: timedelta) -> None:
+        """`heartbeat`: silence after which one is sent, unless the caller says otherwise."""
+        self._executions = executions
+        self._limits = limits
+        self._heartbeat = heartbeat
+
+    async def ExecuteFunction(
+        self, request: pb.ExecuteFunctionRequest, context: Context
+    ) -> pb.ExecuteFunctionResponse:
+        with Violations() as wrong:
+            wanted = self._wanted("ExecuteFunction", request, wrong)
+        execution = await self._executions.execute(wanted, time_left=_time_left(context))
+        return pb.ExecuteFunctionResponse(execution=await self._full(execution))
+
+    async def StartExecution(
+        self, request: pb.StartExecutionRequest, context: Context
+    ) -> pb.StartExecutionResponse:
+        with Violations() as wrong:
+            wanted = self._wanted("StartExecution", request, wrong)
+        execution = await self._executions.start(wanted)
+        return pb.StartExecutionResponse(execution=await self._full(execution))
+
+    async def StreamExecution(
+        self, request: pb.StreamExecutionRequest, context: Context
+    ) -> AsyncIterator[pb.StreamExecutionResponse]:
+        with Violations() as wrong:
+            wanted = self._wanted("StreamExecution", request, wrong)
+            cancel_after = asked.cancel_after(request, wrong)
+            heartbeat = asked.heartbeat(request, self._heartbeat, wrong)
+        items = self._executions.stream(wanted, cancel_after=cancel_after, heartbeat=heartbeat)
+        async with aclosing(items):
+            async for item in items:
+                if isinstance(item, ExecutionName):
+                    name = item
+                    await _announce(context, name)
+                else:
+                    yield pb.StreamExecutionResponse(event=event_to_proto(name, item))
+
+    async def WatchExecution(
+        self, request: pb.WatchExecutionRequest, context: Context
+    ) -> AsyncIterator[pb.WatchExecutionResponse]:
+        with Violations() as wrong:
+            name = names.execution(request.name, "name", wrong)
+            after = asked.after_sequence(request.after_sequence, "after_sequence", wrong)
+            heartbeat = asked.heartbeat(request, self._heartbeat, wrong)
+        items = self._executions.watch(name, after=after, heartbeat=heartbeat)
+        async with aclosing(items):
+            async for item in items:
+                yield pb.WatchExecutionResponse(event=event_to_proto(name, item))
+
+    async def AttachExecution(
+        self, request_iterator: Messages[pb.AttachExecutionRequest], context: Context
+    ) -> AsyncIterator[pb.AttachExecutionResponse]:
+        messages = aiter(request_iterator)
+        session = await self._session(await anext(messages, pb.AttachExecutionRequest()))
+        forwarding = asyncio.create_task(attach.forward(messages, session))
+        try:
+            await _announce(context, session.name)
+            items = attach.alongside(session.events(self._heartbeat), forwarding)
+            async with aclosing(items):
+                async for item in items:
+                    yield pb.AttachExecutionResponse(event=event_to_proto(session.name, item))
+        finally:
+            forwarding.cancel()
+            await session.close()
+
+    async def GetExecution(
+        self, request: pb.GetExecutionRequest, context: Context
+    ) -> pb.GetExecutionResponse:
+        with Violations() as wrong:
+            name = names.execution(request.name, "name", wrong)
+            full = asked.wants_output(request, wrong)
+        execution = await self._executions.get(name)
+        message = await self._full(execution) if full else execution_to_proto(execution)
+        return pb.GetExecutionResponse(execution=message)
+
+    async def ListExecutions(
+        self, request: pb.ListExecutionsRequest, context: Context
+    ) -> pb.ListExecutionsResponse:
+        with Violations() as wrong:
+            parent = names.namespace(request.parent, "parent", wrong)
+            query = filters.execution_query(parent, request.filter, request.order_by, wrong)
+            scope = ("ListExecutions", parent, request.filter, request.order_by)
+            wanted = paging.page_request(request.page_size, request.page_token, scope, wrong)
+        page = await self._executions.list(query, wanted)
+        return pb.ListExecutionsResponse(
+            executions=[execution_to_proto(execution) for execution in page.items],
+            next_page_token=paging.next_page_token(page, scope),
+        )
+
+    async def WaitExecution(
+        self, request: pb.WaitExecutionRequest, context: Context
+    ) -> pb.WaitExecutionResponse:
+        with Violations() as wrong:
+            name = names.execution(request.name, "name", wrong)
+            timeout = asked.wait_time(request, wrong)
+        execution = await self._executions.wait(name, _in_time(timeout, _time_left(context)))
+        return pb.WaitExecutionResponse(execution=await self._full(execution))
+
+    async def CancelExecution(
+        self, request: pb.CancelExecutionRequest, context: Context
+    ) -> pb.CancelExecutionResponse:
+        with Violations() as wrong:
+            name = names.execution(request.name, "name", wrong)
+        execution = await self._executions.cancel(name)
+        return pb.CancelExecutionResponse(execution=await self._full(execution))
+
+    async def DeleteExecution(
+        self, request: pb.DeleteExecutionRequest, context: Context
+    ) -> pb.DeleteExecutionResponse:
+        with Violations() as wrong:
+            name = names.execution(request.name, "name", wrong)
+        await self._executions.delete(name)
+        return pb.DeleteExecutionResponse()
+
+    async def ReadLogs(
+        self, request: pb.ReadLogsRequest, context: Context
+    ) -> AsyncIterator[pb.ReadLogsResponse]:
+        with Violations() as wrong:
+            target = names.execution_or_function(request.name, "name", wrong)
+            query = asked.log_query(request, wrong)
+        entries = self._executions.logs(target, query)
+        async with aclosing(entries):
+            async for entry in entries:
+                yield log_entry_to_proto(entry)
+
+    def _wanted(
+        self,
+        method: str,
+        request: pb.ExecuteFunctionRequest | pb.StartExecutionRequest | pb.StreamExecutionRequest,
+        wrong: Violations,
+    ) -> ExecutionRequest:
+        function = names.function(request.function, "function", wrong)
+        key = request_key(method, request, request.request_id, wrong)
+        wanted = asked.execution_request(
+            function, request.options, key, wrong, input_=request.input
+        )
+        rules.check_execution(wanted, self._limits, wrong)
+        return wanted
+
+    async def _session(self, first: pb.AttachExecutionRequest) -> AttachSession:
+        """Start an execution or go on with one, as the first message asks."""
+        match first.WhichOneof("message"):
+            case "start":
+                return await self._executions.attach(self._wanted_attached(first.start))
+            case "resume":
+                with Violations() as wrong:
+                    name = names.execution(first.resume.execution, "resume.execution", wrong)
+                    after = asked.after_sequence(
+                        first.resume.after_sequence, "resume.after_sequence", wrong
+                    )
+                return await self._executions.resume(name, after)
+            case kind:
+                raise attach.unexpected(kind, "`start` or `resume`, as the first message")
+
+    def _wanted_attached(self, start: pb.AttachStart) -> ExecutionRequest:
+        with Violations() as wrong:
+            function = names.function(start.function, "start.function", wrong)
+            key = request_key(
+                "AttachExecution", start, start.request_id, wrong, field="start.request_id"
+            )
+            wanted = asked.execution_request(
+                function, start.options, key, wrong, input_=None, prefix="start."
+            )
+            rules.check_execution(wanted, self._limits, wrong, prefix="start.")
+        return wanted
+
+    async def _full(self, execution: Execution) -> execution_pb2.Execution:
+        """Return an execution with what it wrote, once it has ended."""
+        if not execution.state.final:
+            return execution_to_proto(execution)
+        return execution_to_proto(execution, await self._executions.output(execution))
+
+
+async def _announce(context: grpc.aio.ServicerContext[Any, Any], name: ExecutionName) -> None:
+    await context.send_initial_metadata(((EXECUTION_KEY, str(name)),))
+
+
+def _time_left(context: Context) -> timedelta | None:
+    """Return the time to the caller's deadline; None if it has none."""
+    seconds: float | None = context.time_remaining()
+    return None if seconds is None else timedelta(seconds=seconds)
+
+
+def _in_time(timeout: timedelta, time_left: timedelta | None) -> timedelta:
+    """Return how long to wait so that the answer still reaches the caller."""
+    if time_left is None:
+        return timeout
+    answer_time = min(timedelta(seconds=_ANSWER_TIME), time_left / 10)
+    return max(timedelta(0), min(timeout, time_left - answer_time))
