@@ -138,9 +138,9 @@ class Feed(NoInput):
         self._changed = threading.Condition()
         self._closed = False
         self._rpc: Rpc | None = None
+        self._thread = threading.Thread(target=self._pump, name="skybridge-stdin", daemon=True)
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._pump, name="skybridge-stdin", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -165,7 +165,9 @@ class Feed(NoInput):
                 rpc.cancel()
 
     def note(self, event: ExecutionEvent) -> None:
-        """Makes room for more input where the server has taken some."""
+        """Starts with the first event, and makes room where the server has taken input."""
+        if self._thread.ident is None:
+            self._thread.start()
         if event.HasField("input_ack"):
             with self._changed:
                 self._stdin.taken(event.input_ack)
@@ -198,7 +200,11 @@ class Feed(NoInput):
 
 
 class AsyncFeed(NoInput):
-    """Reads a caller's input in a task of its own, and feeds it to one call after another."""
+    """Reads a caller's input in a task of its own, and feeds it to one call after another.
+
+    No input goes out before the server has accepted the call: a write that meets the refusal
+    makes grpc.aio forget the refusal's code (grpc/grpc#36066).
+    """
 
     def __init__(self, source: AsyncIterable[bytes | Signal]) -> None:
         self._source = source
@@ -206,16 +212,17 @@ class AsyncFeed(NoInput):
         self._room = asyncio.Event()
         self._room.set()
         self._rpc: Rpc | None = None
+        self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._pump())
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._stdin.disconnect()
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        if self._task:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
 
     def connect(self, first: Message) -> AsyncIterator[Message]:
         """The messages of a new call: the first one, then the input."""
@@ -231,7 +238,8 @@ class AsyncFeed(NoInput):
             rpc.cancel()
 
     def note(self, event: ExecutionEvent) -> None:
-        """Makes room for more input where the server has taken some."""
+        """Starts with the first event, and makes room where the server has taken input."""
+        self._task = self._task or asyncio.create_task(self._pump())
         if event.HasField("input_ack"):
             self._stdin.taken(event.input_ack)
             if not self._stdin.full:

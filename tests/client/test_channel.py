@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from skybridge.faas.v1 import system_service_pb2 as system_service
+from skybridge.faas.v1.execution_service_pb2 import StartExecutionResponse
+from skybridge_client import AsyncClient, Client, TlsConfig, UnavailableError
+from skybridge_client.channel import (
+    DEFAULT_ADDRESS,
+    _is_loopback,
+    options,
+    resolve_address,
+    service_config,
+)
+from tests.client.scripted import CUT, Scripted, serve
+
+INFO = system_service.GetSystemInfoResponse(version="1")
+
+
+def test_the_address_is_the_given_one_then_the_environments_then_the_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert resolve_address(None) == DEFAULT_ADDRESS
+    monkeypatch.setenv("SKYBRIDGE_ADDRESS", "example.test:1")
+    assert resolve_address(None) == "example.test:1"
+    assert resolve_address("example.test:2") == "example.test:2"
+
+
+@pytest.mark.parametrize(
+    ("address", "loopback"),
+    [
+        ("127.0.0.1:50051", True),
+        ("localhost:1", True),
+        ("[::1]:1", True),
+        ("unix:///run/skybridge.sock", True),
+        ("10.0.0.1:1", False),
+        ("example.test:443", False),
+    ],
+)
+def test_no_proxy_stands_between_a_caller_and_its_own_machine(address: str, loopback: bool) -> None:
+    assert _is_loopback(address) is loopback
+    assert dict(options(address))["grpc.enable_http_proxy"] == int(not loopback)
+
+
+def test_grpc_repeats_reads_and_writes_with_a_request_id_and_nothing_else() -> None:
+    [config] = json.loads(service_config())["methodConfig"]
+    assert {name["method"] for name in config["name"]} == {
+        "CreateFunction",
+        "DeleteFunction",
+        "DisableFunction",
+        "EnableFunction",
+        "ExecuteFunction",
+        "GetExecution",
+        "GetFunction",
+        "GetFunctionMetrics",
+        "GetRevision",
+        "GetSystemInfo",
+        "ListExecutions",
+        "ListFunctions",
+        "ListRevisions",
+        "ListRuntimes",
+        "RollbackFunction",
+        "StartExecution",
+        "UpdateFunction",
+        "WaitExecution",
+    }
+    policy = config["retryPolicy"]
+    assert policy["retryableStatusCodes"] == ["UNAVAILABLE"]
+    assert policy["maxAttempts"] == 5
+
+
+def test_answers_up_to_8_mib_come_through(server: Scripted) -> None:
+    big = system_service.GetSystemInfoResponse(version="x" * 7 * 1024 * 1024)
+    server.on("GetSystemInfo", big)
+    with Client(server.address) as client:
+        assert client.system_info() == big
+
+
+def test_a_write_with_3_mib_of_input_is_still_repeated(server: Scripted) -> None:
+
+    server.on("StartExecution", CUT).on("StartExecution", StartExecutionResponse())
+    with Client(server.address) as client:
+        client.start("hello", b"x" * 3 * 1024 * 1024)
+    assert len(server.asked("StartExecution")) == 2
+
+
+# TLS, with certificates made here
+
+
+def openssl(folder: Path, *arguments: str) -> None:
+    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ca.pem, and server and client certificates that it signed."""
+    folder = tmp_path_factory.mktemp("tls")
+    new = ("req", "-newkey", "rsa:2048", "-nodes", "-days", "2")
+    openssl(folder, *new, "-x509", "-subj", "/CN=ca", "-keyout", "ca.key", "-out", "ca.pem")
+    (folder / "names").write_text("subjectAltName=IP:127.0.0.1")
+    for name in ("server", "client"):
+        openssl(
+            folder, *new[:-2], "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", "request"
+        )
+        signed = ("-in", "request", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial")
+        openssl(folder, "x509", "-req", *signed, "-extfile", "names", "-out", f"{name}.pem")
+    return folder
+
+
+@pytest.fixture(params=[False, True], ids=["tls", "mtls"])
+def secure(request: pytest.FixtureRequest, authority: Path) -> Any:
+    """A server with TLS; `mtls` asks for the caller's certificate too."""
+    pair = ((authority / "server.key").read_bytes(), (authority / "server.pem").read_bytes())
+    ca = (authority / "ca.pem").read_bytes()
+    credentials = grpc.ssl_server_credentials(
+        [pair], ca if request.param else None, require_client_auth=request.param
+    )
+    scripted = Scripted()
+    running = serve(scripted, credentials)
+    yield scripted
+    running.stop(0).wait(10)
+
+
+def tls_of(authority: Path) -> TlsConfig:
+    return TlsConfig(authority / "ca.pem", authority / "client.pem", authority / "client.key")
+
+
+def test_tls_with_the_files_that_are_given(secure: Scripted, authority: Path) -> None:
+    secure.on("GetSystemInfo", INFO).on("GetSystemInfo", INFO)
+    with Client(secure.address, tls=tls_of(authority)) as client:
+        assert client.system_info() == INFO
+
+    async def ask() -> Any:
+        async with AsyncClient(secure.address, tls=tls_of(authority)) as client:
+            return await client.system_info()
+
+    assert asyncio.run(ask()) == INFO
+
+
+def test_tls_from_the_environment(
+    secure: Scripted, authority: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SKYBRIDGE_ADDRESS", secure.address)
+    monkeypatch.setenv("SKYBRIDGE_TLS_CA", str(authority / "ca.pem"))
+    monkeypatch.setenv("SKYBRIDGE_TLS_CERT", str(authority / "client.pem"))
+    monkeypatch.setenv("SKYBRIDGE_TLS_KEY", str(authority / "client.key"))
+    secure.on("GetSystemInfo", INFO)
+    with Client() as client:
+        assert client.system_info() == INFO
+
+
+def test_a_server_of_another_authority_is_refused(secure: Scripted) -> None:
+    with Client(secure.address, tls=True) as client, pytest.raises(UnavailableError):
+        client.cancel("e")
+    with Client(secure.address, tls=False) as client, pytest.raises(UnavailableError):
+        client.cancel("e")
+    assert secure.requests == []
+
+
+def test_half_a_client_certificate_is_refused() -> None:
+    with pytest.raises(ValueError, match="both its cert and its key"):
+        TlsConfig(cert="client.pem")
+    with pytest.raises(FileNotFoundError):
+        Client(tls=TlsConfig(ca="/nowhere/ca.pem"))
