@@ -119,11 +119,11 @@ def wire(
     )
 
 
-def servicers(services: Services, bounds: Limits, heartbeat: timedelta) -> list[Servicer]:
+def servicers(services: Services, bounds: Limits) -> list[Servicer]:
     """Return what answers calls."""
     return [
         FunctionServicer(services.functions, services.deployments, bounds),
-        ExecutionServicer(services.executions, bounds, heartbeat),
+        ExecutionServicer(services.executions, bounds),
         MetricsServicer(services.metrics),
         SystemServicer(services.system, services.deployments, bounds),
     ]
@@ -150,8 +150,7 @@ async def serve(
             opened.push_async_callback(background.close)
             await background.open()
 
-        heartbeat = settings.heartbeat_interval
-        server = GrpcServer(settings, servicers(services, bounds, heartbeat), collectors)
+        server = GrpcServer(settings, servicers(services, bounds), collectors)
         opened.push_async_callback(_drain, server, services.registry, settings.shutdown_grace)
         engines.on_change(lambda: server.health.set_execution_serving(engines.ready))
         server.health.set_execution_serving(engines.ready)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -127,7 +127,7 @@ class DeploymentService:
 
     async def pull(
         self, image: str, runtime: str, credentials: Credentials | None
-    ) -> AsyncIterator[PullProgress | Image]:
+    ) -> AsyncGenerator[PullProgress | Image]:
         """Pull an image under the trust policy, and yield its progress; the last is the image."""
         reference = str(check_image(image, self._limits))
         images = self._engines.get(runtime).images

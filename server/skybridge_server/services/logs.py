@@ -86,9 +86,9 @@ class LogService:
             return
         events = self._watching.follow(active.journal, positions.get(name, 0), SILENCE)
         async for event in events:
-            entry = entry_of(name, event, query)
-            if entry is not None:
-                yield entry
+            coming = entry_of(name, event, query)
+            if coming is not None:
+                yield coming
 
     # -- all executions of a function -----------------------------------------------------------
 
