@@ -31,6 +31,7 @@ def _paths(value: Any, prefix: str = "") -> Iterator[str]:
 
 _PATHS = frozenset(_paths(FunctionDraft(FunctionSpec(image=""))))
 _ALL = frozenset(path for path in _PATHS if "." not in path)
+_READ_ONLY = frozenset(pb.Function.DESCRIPTOR.fields_by_name) - _ALL
 _GROUPS = frozenset(path.rpartition(".")[0] for path in _PATHS - _ALL)
 
 
@@ -88,6 +89,6 @@ def _set_paths(message: Message, prefix: str = "") -> Iterator[str]:
 def _refusal(path: str) -> str:
     if path == "*":
         return "has '*' beside other paths"
-    if path.partition(".")[0] in pb.Function.DESCRIPTOR.fields_by_name.keys() - _ALL:
+    if path.partition(".")[0] in _READ_ONLY:
         return f"has {path[:63]!r}, which cannot be changed"
     return f"has {path[:63]!r}, which is no field of a function"
