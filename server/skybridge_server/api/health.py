@@ -29,9 +29,7 @@ class Health:
     """
 
     def __init__(self, services: Iterable[str]) -> None:
-        self._statuses: dict[str, int] = dict.fromkeys(
-            ("", *services), NOT_SERVING
-        )
+        self._statuses: dict[str, int] = dict.fromkeys(("", *services), NOT_SERVING)
         self._changed = asyncio.Event()
         self._execution_serving = False
         self._started = False
@@ -89,9 +87,9 @@ class Health:
         statuses = {name: {"status": status} for name, status in self._statuses.items()}
         return _ListResponse(statuses=statuses)
 
-    def handlers(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
-        """Return the handler of each method."""
-        return {
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Let a server answer for this."""
+        handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             "Check": grpc.unary_unary_rpc_method_handler(
                 self.Check,
                 HealthCheckRequest.FromString,
@@ -106,3 +104,5 @@ class Health:
                 self.List, _ListRequest.FromString, _ListResponse.SerializeToString
             ),
         }
+        generic = grpc.method_handlers_generic_handler(SERVICE, handlers)
+        server.add_generic_rpc_handlers([generic])

@@ -19,7 +19,7 @@ def listen(
 ) -> Address:
     """Listen, and return where; port 0 asks for a free one. SettingsError, named by the setting."""
     try:
-        _try(address)
+        check_free(address)
         if credentials is None:
             port = server.add_insecure_port(str(address))
         else:
@@ -30,7 +30,7 @@ def listen(
     return address if address.path else Address(address.host, port)
 
 
-def _try(address: Address) -> None:
+def check_free(address: Address) -> None:
     """Bind as gRPC will, since that one tells no reason. OSError."""
     if address.path:
         _try_path(address.path)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Sequence
 
 import grpc
 from grpc_reflection.v1alpha.reflection import aio
@@ -14,15 +13,15 @@ from skybridge_server.api.descriptors import REFLECTION_V1, REFLECTION_V1ALPHA, 
 SERVICES = (f"{REFLECTION_V1}.ServerReflection", f"{REFLECTION_V1ALPHA}.ServerReflection")
 
 
-def handlers(
-    service_names: Iterable[str],
-) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
-    """Return the handlers of either version, which describe the services."""
-    names = tuple(service_names)
-    servicer = aio.ReflectionServicer((*names, *SERVICES), pool=describe(names))
+def add(server: grpc.aio.Server, service_names: Sequence[str]) -> None:
+    """Let a server describe these services, and reflection itself."""
+    servicer = aio.ReflectionServicer((*service_names, *SERVICES), pool=describe(service_names))
     handler = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
         ServerReflectionRequest.FromString,
         ServerReflectionResponse.SerializeToString,
     )
-    return {"ServerReflectionInfo": handler}
+    for service in SERVICES:
+        handlers = {"ServerReflectionInfo": handler}
+        generic = grpc.method_handlers_generic_handler(service, handlers)
+        server.add_generic_rpc_handlers([generic])

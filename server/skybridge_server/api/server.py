@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
 
 import grpc
 from prometheus_client import CollectorRegistry
@@ -69,10 +69,8 @@ class GrpcServer:
         )
         names = [_register(self._server, servicer) for servicer in servicers]
         self.health = Health(names)
-        _add(self._server, health.SERVICE, self.health.handlers())
-        described = (*names, health.SERVICE)
-        for name in reflection.SERVICES:
-            _add(self._server, name, reflection.handlers(described))
+        self.health.add_to(self._server)
+        reflection.add(self._server, [*names, health.SERVICE])
 
     async def start(self) -> Address:
         """Listen, and return where. SettingsError."""
@@ -85,10 +83,14 @@ class GrpcServer:
     async def stop(self, grace: timedelta) -> None:
         """Say NOT_SERVING, take no more calls, and wait for those that run, at most `grace`.
 
-        A second call with a shorter grace hurries the first.
+        A second call with a shorter grace hurries the first; so does being cancelled.
         """
         self.health.stop()
-        await self._server.stop(grace.total_seconds())
+        try:
+            await self._server.stop(grace.total_seconds())
+        except asyncio.CancelledError:
+            await self._server.stop(None)
+            raise
 
 
 def _register(server: grpc.aio.Server, servicer: Servicer) -> str:
@@ -106,9 +108,3 @@ def _register(server: grpc.aio.Server, servicer: Servicer) -> str:
         case SystemServiceServicer():
             add_SystemServiceServicer_to_server(servicer, server)
             return f"{PACKAGE}.SystemService"
-
-
-def _add(
-    server: grpc.aio.Server, service: str, handlers: dict[str, grpc.RpcMethodHandler[Any, Any]]
-) -> None:
-    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, handlers)])
