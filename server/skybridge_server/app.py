@@ -119,11 +119,11 @@ def wire(
     )
 
 
-def servicers(services: Services, bounds: Limits) -> list[Servicer]:
+def servicers(services: Services, bounds: Limits, heartbeat: timedelta) -> list[Servicer]:
     """Return what answers calls."""
     return [
         FunctionServicer(services.functions, services.deployments, bounds),
-        ExecutionServicer(services.executions, bounds),
+        ExecutionServicer(services.executions, bounds, heartbeat),
         MetricsServicer(services.metrics),
         SystemServicer(services.system, services.deployments, bounds),
     ]
@@ -150,7 +150,9 @@ async def serve(
             opened.push_async_callback(background.close)
             await background.open()
 
-        server = GrpcServer(settings, servicers(services, bounds), collectors)
+        server = GrpcServer(
+            settings, servicers(services, bounds, settings.heartbeat_interval), collectors
+        )
         opened.push_async_callback(_drain, server, services.registry, settings.shutdown_grace)
         engines.on_change(lambda: server.health.set_execution_serving(engines.ready))
         server.health.set_execution_serving(engines.ready)
