@@ -14,6 +14,7 @@ from datetime import timedelta
 from prometheus_client import CollectorRegistry
 
 from skybridge_server import __version__
+from skybridge_server.api.admin import AdminServer
 from skybridge_server.api.executions import ExecutionServicer
 from skybridge_server.api.functions import FunctionServicer
 from skybridge_server.api.metrics import MetricsServicer
@@ -159,7 +160,7 @@ async def serve(
         addresses = Addresses(
             grpc=await server.start(),
             metrics=_open_metrics(settings, collectors, opened),
-            admin=None,
+            admin=await _open_admin(settings, opened),
             runtime=_describe(engines),
         )
         on_ready(addresses)
@@ -182,6 +183,14 @@ def _open_metrics(
     page = MetricsPage(collectors)
     opened.push_async_callback(page.stop)
     return page.start(settings.metrics_listen)
+
+
+async def _open_admin(settings: Settings, opened: AsyncExitStack) -> Address | None:
+    if settings.admin_listen is None:
+        return None
+    admin = AdminServer()
+    opened.push_async_callback(admin.stop)
+    return await admin.start(settings.admin_listen)
 
 
 def _describe(engines: Engines) -> str:
