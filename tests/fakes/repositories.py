@@ -193,6 +193,7 @@ class FakeExecutions:
         self.rows: dict[ExecutionName, Execution] = {}
         self.inputs: dict[ExecutionName, bytes] = {}
         self.journals: dict[ExecutionName, list[Event]] = {}
+        self._order: dict[ExecutionName, int] = {}
         self._requests = requests
 
     async def add(
@@ -204,6 +205,7 @@ class FakeExecutions:
     ) -> None:
         self._requests.check(request)
         self._requests.record(request)
+        self._order[execution.name] = len(self._order)
         self.rows[execution.name] = execution
         self.inputs[execution.name] = input_
         self.journals[execution.name] = [*events]
@@ -226,10 +228,9 @@ class FakeExecutions:
         return self.inputs[name]
 
     async def list(self, query: ExecutionQuery, page: PageRequest) -> Page[Execution]:
-        order = {name: number for number, name in enumerate(self.rows)}
         return _page(
             (execution for execution in self.rows.values() if _is_listed(execution, query)),
-            lambda execution: (_number(execution.create_time), order[execution.name]),
+            lambda execution: (_number(execution.create_time), self._order[execution.name]),
             page,
             descending=query.descending,
         )

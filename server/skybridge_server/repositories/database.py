@@ -1,10 +1,11 @@
-"""The database file: one thread writes, two read, and all of them work in batches.
+"""The database file: one thread writes, three read, and all of them work in batches.
 
 SQLite has one writer at a time and a durable commit costs far more than the statements in it. So
 all changes that have queued up while the last commit ran share the next one: a job is a function
 that gets the database, its effects are isolated by a savepoint, and its future completes once the
 whole batch is on disk. Readers use the same loop, since one wake-up of the event loop for a batch
-of answers is what makes a read cheap.
+of answers is what makes a read cheap. Reads that walk many rows have a thread of their own, so that
+they never hold up an execution.
 """
 
 from __future__ import annotations
@@ -35,7 +36,6 @@ MAX_QUEUED_BYTES = 256 * MIB
 JOB_BYTES = 1024
 """What a job weighs beside its data."""
 
-READERS = 2
 READ_BATCH_JOBS = 16  # small, so that the other reader gets its share of what queues up
 WRITE_BATCH_JOBS = 1000
 BATCH_BYTES = 8 * MIB
@@ -96,13 +96,14 @@ class _Worker(threading.Thread):
         hand_back: Callable[[Sequence[_Task[Any]]], None],
         *,
         writes: bool,
+        max_jobs: int,
     ) -> None:
         super().__init__(name=name, daemon=True)
         self._database = database
         self._queue = queue
         self._hand_back = hand_back
         self._writes = writes
-        self._max_jobs = WRITE_BATCH_JOBS if writes else READ_BATCH_JOBS
+        self._max_jobs = max_jobs
         self._stopping = False
 
     def run(self) -> None:
@@ -138,7 +139,8 @@ class _Worker(threading.Thread):
             # What one of them saw of the others never happened, so all of them fail.
             for task in batch:
                 task.error = _storage_error(error)
-            self._database.close()  # rolls back; the next batch starts afresh
+            with suppress(*DATABASE_ERRORS):
+                self._database.close()  # rolls back; the next batch starts afresh
 
     def _connection(self) -> sqlite3.Connection:
         if self._database.is_closed():
@@ -170,18 +172,27 @@ class Database:
         self._database = connect_to(path)
         self._writes: _Queue = SimpleQueue()
         self._reads: _Queue = SimpleQueue()
+        self._scans: _Queue = SimpleQueue()
         self._queued_bytes = 0
         self._closed = False
-        self._writer = self._start("database-writer", self._writes, writes=True)
-        self._readers = [
-            self._start(f"database-reader-{number}", self._reads, writes=False)
-            for number in range(READERS)
+        self._workers = [
+            self._worker("writer", self._writes, writes=True, max_jobs=WRITE_BATCH_JOBS),
+            self._worker("reader-1", self._reads, writes=False, max_jobs=READ_BATCH_JOBS),
+            self._worker("reader-2", self._reads, writes=False, max_jobs=READ_BATCH_JOBS),
+            self._worker("scanner", self._scans, writes=False, max_jobs=1),
         ]
+        for worker in self._workers:
+            worker.start()
 
-    def _start(self, name: str, queue: _Queue, *, writes: bool) -> _Worker:
-        worker = _Worker(name, self._database, queue, self._hand_back, writes=writes)
-        worker.start()
-        return worker
+    def _worker(self, role: str, queue: _Queue, *, writes: bool, max_jobs: int) -> _Worker:
+        return _Worker(
+            f"database-{role}",
+            self._database,
+            queue,
+            self._hand_back,
+            writes=writes,
+            max_jobs=max_jobs,
+        )
 
     def write(self, job: Job[T], cost: int = 0) -> asyncio.Future[T]:
         """Run a job that changes something; its future completes when that is on disk.
@@ -192,8 +203,12 @@ class Database:
         return self._submit(self._writes, job, cost)
 
     def read(self, job: Job[T]) -> asyncio.Future[T]:
-        """Run a job that only reads, on one consistent state of the database."""
+        """Run a job that reads a few rows, on one consistent state of the database."""
         return self._submit(self._reads, job, 0)
+
+    def scan(self, job: Job[T]) -> asyncio.Future[T]:
+        """Run a job that may read many rows: one at a time, beside the reads."""
+        return self._submit(self._scans, job, 0)
 
     def _submit(self, queue: _Queue, job: Job[T], cost: int) -> asyncio.Future[T]:
         if self._closed:
@@ -221,27 +236,25 @@ class Database:
         if self._closed:
             return
         self._closed = True
-        self._writes.put(None)
-        for _ in self._readers:
-            self._reads.put(None)
+        for queue in (self._writes, self._reads, self._reads, self._scans):
+            queue.put(None)
         await asyncio.to_thread(self._join)
 
     def _join(self) -> None:
-        for reader in self._readers:
-            reader.join()
-        self._writer.join()
+        for worker in self._workers:
+            worker.join()
         os.close(self._lock)
 
 
 def lock_file(path: Path) -> int:
     """Claim a database file for this process; return the descriptor that holds the claim.
 
-    FailedPreconditionError (reason DATABASE_IN_USE): another process has it.
+    FailedPreconditionError (reason DATABASE_IN_USE): another process has it. OSError.
     """
     descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    except BlockingIOError as error:
         os.close(descriptor)
         raise FailedPreconditionError(
             f"the database {path} is in use by another server: stop that one, "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from peewee import ModelSelect, SqliteDatabase, Tuple
+from peewee import SqliteDatabase
 
 from skybridge_server.errors import FailedPreconditionError, NotFoundError
 from skybridge_server.models.executions import Execution, ExecutionState
@@ -18,7 +18,7 @@ from skybridge_server.models.requests import Request
 from skybridge_server.repositories import event_rows, execution_rows, statements
 from skybridge_server.repositories.codec import from_time
 from skybridge_server.repositories.database import Database
-from skybridge_server.repositories.labels import has_label
+from skybridge_server.repositories.execution_lists import cursor_of, listing
 from skybridge_server.repositories.paging import page_of
 from skybridge_server.repositories.requests import record
 from skybridge_server.repositories.summary import summarize
@@ -35,7 +35,14 @@ MAX_EVENTS = 1000
 NAMED = (ExecutionRow.execution == "") & (ExecutionRow.namespace == "")
 ADD = statements.insert(ExecutionRow, execution_rows.COLUMNS)
 ADD_LABEL = statements.insert(
-    ExecutionLabelRow, (ExecutionLabelRow.owner, ExecutionLabelRow.key, ExecutionLabelRow.value)
+    ExecutionLabelRow,
+    (
+        ExecutionLabelRow.owner,
+        ExecutionLabelRow.key,
+        ExecutionLabelRow.value,
+        ExecutionLabelRow.namespace,
+        ExecutionLabelRow.create_time,
+    ),
 )
 ADD_INPUT = statements.insert(InputRow, (InputRow.execution, InputRow.data))
 ADD_EVENT = statements.insert(EventRow, (EventRow.execution, *event_rows.COLUMNS))
@@ -64,12 +71,13 @@ class SqliteExecutions:
     ) -> None:
         fixed = execution_rows.fixed_values(execution)
         changing = execution_rows.changing_values(execution)
+        create_time = from_time(execution.create_time)
 
         def job(db: SqliteDatabase) -> None:
             record(db, request)
             row_id = db.execute_sql(ADD, fixed + changing).lastrowid
             for label in execution.labels.items():
-                db.execute_sql(ADD_LABEL, (row_id, *label))
+                db.execute_sql(ADD_LABEL, (row_id, *label, execution.name.namespace, create_time))
             if input_:
                 db.execute_sql(ADD_INPUT, (row_id, input_))
             _add_events(db, row_id, events)
@@ -101,12 +109,13 @@ class SqliteExecutions:
 
     async def list(self, query: ExecutionQuery, page: PageRequest) -> Page[Execution]:
         def job(db: SqliteDatabase) -> Page[Execution]:
-            rows = [*_listing(query, page).tuples().execute(db)]
-            cursors = {row[2]: (row[6], row[0]) for row in rows}
-            items = [execution_rows.from_values(row[1:]) for row in rows]
-            return page_of(items, page.size, lambda item: cursors[item.name.execution])
+            rows = [*listing(query, page).tuples().execute(db)]
+            found = page_of(rows, page.size, cursor_of)
+            return Page(
+                tuple(execution_rows.from_values(row[2:]) for row in found.items), found.next
+            )
 
-        return await self._database.read(job)
+        return await self._database.scan(job)
 
     async def unfinished(self) -> Sequence[Execution]:
         def job(db: SqliteDatabase) -> list[Execution]:
@@ -114,7 +123,7 @@ class SqliteExecutions:
             rows = query.order_by(ExecutionRow.create_time, ExecutionRow.id).tuples().execute(db)
             return [execution_rows.from_values(row) for row in rows]
 
-        return await self._database.read(job)
+        return await self._database.scan(job)
 
     async def events(self, name: ExecutionName, *, after: int, limit_bytes: int) -> Sequence[Event]:
         return await self._database.read(lambda db: _read_events(db, name, after, limit_bytes))
@@ -150,7 +159,7 @@ class SqliteExecutions:
     async def metrics(
         self, function: Function, *, start_time: datetime, end_time: datetime
     ) -> FunctionMetrics:
-        return await self._database.read(
+        return await self._database.scan(
             lambda db: summarize(db, function, start_time=start_time, end_time=end_time)
         )
 
@@ -214,24 +223,3 @@ def _read_output(
         chunks.append(data)
         limit -= len(data)
     return chunks
-
-
-def _listing(query: ExecutionQuery, page: PageRequest) -> ModelSelect[ExecutionRow]:
-    row = ExecutionRow
-    select = row.select(row.id, *execution_rows.COLUMNS).where(row.namespace == query.namespace)
-    if query.function:
-        select = select.where(row.function == query.function)
-    if query.states:
-        select = select.where(row.state.in_(sorted(query.states)))
-    if query.created_from is not None:
-        select = select.where(row.create_time >= from_time(query.created_from))
-    if query.created_before is not None:
-        select = select.where(row.create_time < from_time(query.created_before))
-    for label in query.labels:
-        select = select.where(has_label(ExecutionLabelRow, row.id, label))
-    keys = (row.create_time, row.id)
-    if page.after:
-        key, after = Tuple(*keys), Tuple(*page.after)
-        select = select.where(key < after if query.descending else key > after)
-    order = [key.desc() if query.descending else key.asc() for key in keys]
-    return select.order_by(*order).limit(page.size + 1)

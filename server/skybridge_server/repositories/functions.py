@@ -1,10 +1,11 @@
-"""Functions and revisions in SQLite."""
+"""Functions in SQLite."""
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, TypeVar
 
-from peewee import Model, ModelSelect, SqliteDatabase, Tuple, fn
+from peewee import Model, ModelSelect, SqliteDatabase, Tuple
 
 from skybridge_server.errors import (
     AbortedError,
@@ -12,8 +13,8 @@ from skybridge_server.errors import (
     FailedPreconditionError,
     NotFoundError,
 )
-from skybridge_server.models.functions import Function, FunctionSpec, FunctionState, Revision
-from skybridge_server.models.names import FunctionName, RevisionName
+from skybridge_server.models.functions import Function, FunctionSpec, FunctionState
+from skybridge_server.models.names import FunctionName
 from skybridge_server.models.paging import Cursor, FunctionQuery, Page, PageRequest
 from skybridge_server.models.requests import Request
 from skybridge_server.repositories import statements
@@ -34,7 +35,6 @@ from skybridge_server.repositories.tables import (
     ExecutionRow,
     FunctionLabelRow,
     FunctionRow,
-    RevisionRow,
 )
 
 M = TypeVar("M", bound=Model)
@@ -54,8 +54,7 @@ COLUMNS = (
     FunctionRow.etag,
     FunctionRow.active_revision,
 )
-NAMED = (FunctionRow.namespace == "") & (FunctionRow.function == "")
-GET = statements.select(COLUMNS, NAMED)
+GET = statements.select(COLUMNS, (FunctionRow.namespace == "") & (FunctionRow.function == ""))
 
 
 class SqliteFunctions:
@@ -67,7 +66,7 @@ class SqliteFunctions:
     async def create(self, function: Function, request: Request | None = None) -> None:
         def job(db: SqliteDatabase) -> None:
             record(db, request)
-            if _named(FunctionRow.select(), function.name).exists(db):
+            if named(FunctionRow.select(), function.name).exists(db):
                 raise AlreadyExistsError(
                     f"function '{function.name}' exists already",
                     reason="FUNCTION_EXISTS",
@@ -122,61 +121,6 @@ class SqliteFunctions:
         await self._database.write(job)
 
 
-class SqliteRevisions:
-    """Revisions of functions."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def activate_new(
-        self,
-        function: Function,
-        revision: Revision,
-        *,
-        expected_etag: str,
-        request: Request | None = None,
-    ) -> None:
-        def job(db: SqliteDatabase) -> None:
-            record(db, request)
-            row_id = update(db, function, expected_etag)
-            if _revisions(revision.name).exists(db):
-                raise AbortedError(
-                    f"revision '{revision.name}' exists already: "
-                    "another deployment was faster, repeat yours",
-                    metadata={"resource": str(revision.name)},
-                )
-            RevisionRow.insert(_revision_to_row(row_id, revision)).execute(db)
-
-        await self._database.write(job)
-
-    async def get(self, name: RevisionName) -> Revision:
-        def job(db: SqliteDatabase) -> Revision:
-            row = _revisions(name).first(db)
-            if row is None:
-                raise NotFoundError("revision", str(name))
-            return _revision_from_row(name.function, row)
-
-        return await self._database.read(job)
-
-    async def latest_number(self, function: FunctionName) -> int:
-        def job(db: SqliteDatabase) -> int:
-            query = _revisions_of(function, fn.MAX(RevisionRow.number))
-            return query.scalar(db) or 0
-
-        return await self._database.read(job)
-
-    async def list(self, function: FunctionName, page: PageRequest) -> Page[Revision]:
-        def job(db: SqliteDatabase) -> Page[Revision]:
-            query = _revisions_of(function).order_by(RevisionRow.number.desc())
-            if page.after:
-                query = query.where(RevisionRow.number < page.after[0])
-            rows = query.limit(page.size + 1).execute(db)
-            items = [_revision_from_row(function, row) for row in rows]
-            return page_of(items, page.size, lambda revision: (revision.name.number,))
-
-        return await self._database.read(job)
-
-
 def update(db: SqliteDatabase, function: Function, expected_etag: str) -> int:
     """Replace a stored function; return the id of its row."""
     row_id, uid = _check_etag(db, function.name, expected_etag)
@@ -188,10 +132,16 @@ def update(db: SqliteDatabase, function: Function, expected_etag: str) -> int:
     return row_id
 
 
+@lru_cache(maxsize=1024)
+def load_spec(text: str) -> FunctionSpec:
+    """Return a specification: read for every execution, seldom written, and frozen."""
+    return loads(FunctionSpec, text)
+
+
 def _check_etag(db: SqliteDatabase, name: FunctionName, expected_etag: str) -> tuple[int, str]:
     """Return id and uid of a function that has this etag."""
     columns = (FunctionRow.id, FunctionRow.uid, FunctionRow.etag)
-    row = _named(FunctionRow.select(*columns), name).tuples().first(db)
+    row = named(FunctionRow.select(*columns), name).tuples().first(db)
     if row is None:
         raise _not_found(name)
     row_id, uid, etag = row
@@ -203,7 +153,8 @@ def _check_etag(db: SqliteDatabase, name: FunctionName, expected_etag: str) -> t
     return row_id, uid
 
 
-def _named(query: ModelSelect[M], name: FunctionName) -> ModelSelect[M]:
+def named(query: ModelSelect[M], name: FunctionName) -> ModelSelect[M]:
+    """Narrow a query over functions down to one."""
     return query.where(
         FunctionRow.namespace == name.namespace, FunctionRow.function == name.function
     )
@@ -272,7 +223,7 @@ def _from_row(row: Any) -> Function:
     return Function(
         name=FunctionName(namespace, function),
         uid=uid,
-        spec=loads(FunctionSpec, spec),
+        spec=load_spec(spec),
         create_time=to_time(create_time),
         update_time=to_time(update_time),
         description=description,
@@ -282,41 +233,6 @@ def _from_row(row: Any) -> Function:
         generation=generation,
         etag=etag,
         active_revision=active_revision,
-    )
-
-
-def _revisions_of(function: FunctionName, *columns: Any) -> ModelSelect[RevisionRow]:
-    return _named(RevisionRow.select(*columns).join(FunctionRow), function)
-
-
-def _revisions(name: RevisionName) -> ModelSelect[RevisionRow]:
-    return _revisions_of(name.function).where(RevisionRow.number == name.number)
-
-
-def _revision_to_row(function_id: int, revision: Revision) -> dict[str, Any]:
-    return {
-        "function": function_id,
-        "number": revision.name.number,
-        "spec": dumps(revision.spec),
-        "image_id": revision.image_id,
-        "image_digest": revision.image_digest,
-        "platform": revision.platform,
-        "image_bytes": revision.image_bytes,
-        "generation": revision.generation,
-        "create_time": from_time(revision.create_time),
-    }
-
-
-def _revision_from_row(function: FunctionName, row: RevisionRow) -> Revision:
-    return Revision(
-        name=RevisionName(function, row.number),
-        spec=loads(FunctionSpec, row.spec),
-        image_id=row.image_id,
-        image_digest=row.image_digest,
-        platform=row.platform,
-        image_bytes=row.image_bytes,
-        generation=row.generation,
-        create_time=to_time(row.create_time),
     )
 
 

@@ -7,10 +7,17 @@ import os
 import uuid
 from pathlib import Path
 
-from skybridge_server.repositories.database import Database, connect_to, lock_file
+from skybridge_server.errors import StorageError
+from skybridge_server.repositories.database import (
+    DATABASE_ERRORS,
+    Database,
+    connect_to,
+    lock_file,
+)
 from skybridge_server.repositories.executions import SqliteExecutions
-from skybridge_server.repositories.functions import SqliteFunctions, SqliteRevisions
+from skybridge_server.repositories.functions import SqliteFunctions
 from skybridge_server.repositories.requests import SqliteRequests
+from skybridge_server.repositories.revisions import SqliteRevisions
 from skybridge_server.repositories.schema import migrate
 from skybridge_server.repositories.tables import MetaRow
 
@@ -32,7 +39,10 @@ class SqliteRepositories:
         FailedPreconditionError: another server has it (reason DATABASE_IN_USE), or a newer
         version made it (DATABASE_NEWER). StorageError: it cannot be read or written.
         """
-        lock = await asyncio.to_thread(_prepare, path)
+        try:
+            lock = await asyncio.to_thread(_prepare, path)
+        except (OSError, *DATABASE_ERRORS) as error:
+            raise StorageError(f"the database {path} cannot be opened: {error}") from error
         return cls(Database(path, lock, asyncio.get_running_loop()))
 
     async def server_id(self) -> str:

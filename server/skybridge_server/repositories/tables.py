@@ -132,25 +132,36 @@ class ExecutionRow(Model):
         )
 
 
-UNFINISHED = SQL("state < 5")
-"""Written out, since SQLite uses a partial index only where it sees the same words."""
+# The few among many: those that have not ended, and those that did not succeed. Written out, since
+# SQLite uses a partial index only where it sees the same words.
+UNFINISHED = SQL('"state" < 5')
+UNSUCCESSFUL = SQL('"state" > 5')
 
-ExecutionRow.add_index(
-    ExecutionRow.index(ExecutionRow.create_time, name="executions_unfinished", where=UNFINISHED)
-)
+for name, condition in (("unfinished", UNFINISHED), ("unsuccessful", UNSUCCESSFUL)):
+    ExecutionRow.add_index(
+        ExecutionRow.index(
+            ExecutionRow.namespace,
+            ExecutionRow.create_time,
+            name=f"executions_{name}",
+            where=condition,
+        )
+    )
 
 
 class ExecutionLabelRow(Model):
-    """One label of an execution."""
+    """One label of an execution; it repeats what lists are sorted by."""
 
     owner = ForeignKeyField(ExecutionRow, on_delete="CASCADE", index=False)
     key = TextField()
     value = TextField()
+    namespace = TextField()
+    create_time = BigIntegerField()
 
     class Meta:
         table_name = "execution_labels"
         primary_key = CompositeKey("owner", "key")
         without_rowid = True
+        indexes = ((("namespace", "key", "value", "create_time"), False),)
 
 
 class InputRow(Model):

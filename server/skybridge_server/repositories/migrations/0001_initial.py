@@ -91,14 +91,21 @@ TABLES = (
     "CREATE UNIQUE INDEX executions_execution_namespace ON executions (execution, namespace)",
     "CREATE INDEX executions_namespace_time ON executions (namespace, create_time)",
     "CREATE INDEX executions_function_time ON executions (namespace, function, create_time)",
-    "CREATE INDEX executions_unfinished ON executions (create_time) WHERE state < 5",
+    "CREATE INDEX executions_unfinished ON executions (namespace, create_time) WHERE state < 5",
+    "CREATE INDEX executions_unsuccessful ON executions (namespace, create_time) WHERE state > 5",
     """
     CREATE TABLE execution_labels (
         owner_id INTEGER NOT NULL REFERENCES executions (id) ON DELETE CASCADE,
         key TEXT NOT NULL,
         value TEXT NOT NULL,
+        namespace TEXT NOT NULL,
+        create_time BIGINT NOT NULL,
         PRIMARY KEY (owner_id, key)
     ) WITHOUT ROWID
+    """,
+    """
+    CREATE INDEX execution_labels_value
+    ON execution_labels (namespace, key, value, create_time)
     """,
     """
     CREATE TABLE inputs (
