@@ -1,0 +1,66 @@
+"""The options that describe a function: those of `function create`, `function update` and `up`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import typer
+
+from skybridge_client.cli.session import parsed, seconds
+from skybridge_client.cli.text import parse_pairs, parse_size
+from skybridge_client.specs import FunctionFields
+
+PANEL = "The function"
+
+
+def _size(text: str) -> int:
+    return int(parsed(parse_size, text))
+
+
+def _option(kind: Any, name: str, about: str, **more: Any) -> Any:
+    return Annotated[kind | None, typer.Option(name, help=about, rich_help_panel=PANEL, **more)]
+
+
+_BYTES: dict[str, Any] = {"parser": _size, "metavar": "SIZE"}
+_TIME: dict[str, Any] = {"parser": seconds, "metavar": "DURATION"}
+_PAIR: dict[str, Any] = {"metavar": "K=V"}
+
+OPTIONS: dict[str, Any] = {
+    "description": _option(str, "--description", "What it does, in words."),
+    "labels": _option(list[str], "--label", "A label; repeatable, replaces all.", **_PAIR),
+    "image": _option(str, "--image", "Image, by tag or digest."),
+    "command": _option(list[str], "--command", "A word in place of ENTRYPOINT; repeatable."),
+    "args": _option(list[str], "--arg", "A word in place of CMD; repeatable."),
+    "env": _option(list[str], "--env", "A variable; repeatable, replaces all.", **_PAIR),
+    "working_dir": _option(str, "--working-dir", "Working directory."),
+    "input_mode": _option(Literal["stdin", "env"], "--input-mode", "Where the input stands."),
+    "memory_bytes": _option(int, "--memory", "Memory, such as 128MiB.", **_BYTES),
+    "cpu_millis": _option(int, "--cpu-millis", "Processor time in thousandths of a core."),
+    "pids": _option(int, "--pids", "Processes and threads."),
+    "tmp_bytes": _option(int, "--tmp", "Size of /tmp, such as 64MiB.", **_BYTES),
+    "output_bytes": _option(int, "--output-limit", "Kept bytes of output.", **_BYTES),
+    "queue_timeout": _option(float, "--queue-timeout", "For waiting for a place.", **_TIME),
+    "start_timeout": _option(float, "--start-timeout", "For starting.", **_TIME),
+    "execution_timeout": _option(float, "--execution-timeout", "For running.", **_TIME),
+    "shutdown_grace": _option(float, "--shutdown-grace", "From SIGTERM to SIGKILL.", **_TIME),
+    "max_concurrency": _option(int, "--max-concurrency", "Executions that run at once."),
+    "max_queue_depth": _option(int, "--max-queue-depth", "Executions that wait."),
+    "network": _option(Literal["none", "egress"], "--network", "What it can reach."),
+    "user": _option(str, "--user", "User, uid or uid:gid."),
+    "writable_root": _option(
+        bool, "--writable-root/--read-only-root", "Whether it can write to its root file system."
+    ),
+    "oci_runtime": _option(str, "--oci-runtime", "OCI runtime, such as runsc."),
+    "pull_policy": _option(
+        Literal["always", "if_not_present", "never"], "--pull-policy", "When to pull the image."
+    ),
+    "runtime": _option(str, "--runtime", "Container engine, see `skybridge runtimes`."),
+}
+"""An option for each keyword of FunctionFields."""
+
+
+def function_fields(given: Mapping[str, Any]) -> FunctionFields:
+    """The keywords that were given as options; K=V words become dictionaries."""
+    pairs = {key: parsed(parse_pairs, given[key]) for key in ("labels", "env") if key in given}
+    return FunctionFields(**{**given, **pairs})  # type: ignore[typeddict-item]
