@@ -235,4 +235,5 @@ def _problem(error: ErrorDetails) -> Problem:
     if setting == "registry_credentials":
         # Neither the value nor a part of it: it may be a password.
         return Problem(variable_of(setting), ": ".join([*inner, description]))
-    return Problem(variable_of(setting), f"{description} (found {error['input']!r})")
+    found = os.environ.get(variable_of(setting))
+    return Problem(variable_of(setting), description + (f" (found '{found}')" if found else ""))

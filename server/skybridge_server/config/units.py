@@ -9,9 +9,9 @@ KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
 
-_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_DURATION_PART = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_SIZE = re.compile(r"(\d+)\s*([A-Za-z]*)")
+_SIZE = re.compile(r"([0-9]{1,18})\s*([A-Za-z]*)")
 _BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _BYTES |= {"KIB": KIB, "MIB": MIB, "GIB": GIB, "TIB": 1024 * GIB}
 
@@ -23,7 +23,10 @@ def parse_duration(value: object) -> object:
     parts = _DURATION_PART.findall(value)
     if not parts or "".join(number + unit for number, unit in parts) != value:
         raise ValueError("must be a duration such as 30s, 5m, 1h30m or 250ms")
-    return timedelta(seconds=sum(float(number) * _SECONDS[unit] for number, unit in parts))
+    try:
+        return timedelta(seconds=sum(float(number) * _SECONDS[unit] for number, unit in parts))
+    except OverflowError:
+        raise ValueError("must be shorter") from None
 
 
 def parse_size(value: object) -> object:
