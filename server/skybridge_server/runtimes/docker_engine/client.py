@@ -34,6 +34,11 @@ class Engine:
     version: Mapping[str, Any]
     info: Mapping[str, Any]
 
+    @property
+    def local(self) -> bool:
+        """Whether it is on this host, as far as its address tells."""
+        return self.short.base_url.startswith("http+docker://")
+
 
 class EngineClient:
     """Runs calls in threads, connects when first used, and again after the engine was away."""
@@ -45,6 +50,11 @@ class EngineClient:
         self._connecting = threading.Lock()
         self._short = ThreadPoolExecutor(SHORT_THREADS, "docker-call")
         self._long = ThreadPoolExecutor(max_waits, "docker-wait")
+
+    @property
+    def current(self) -> Engine | None:
+        """The engine as last seen; None before the first call, and after a failure."""
+        return self._engine
 
     async def call(
         self, work: Callable[[Engine], T], undo: Callable[[Engine, T], object] | None = None

@@ -42,9 +42,11 @@ _NO_ENTRY_POINT = re.compile(
 _RUNTIME_PREFIX = re.compile(
     r"^.*(?:start container process|starting container process|OCI runtime error): ", re.DOTALL
 )
-_NO_IMAGE = re.compile(r"manifest unknown|not found|no such image|does not exist", re.IGNORECASE)
+_NO_IMAGE = re.compile(
+    r"manifest unknown|name unknown|no such image|no matching manifest", re.IGNORECASE
+)
 _NO_ACCESS = re.compile(
-    r"no basic auth credentials|unauthorized|authentication required|denied|forbidden|401|403",
+    r"no basic auth credentials|unauthorized|authentication required|denied|forbidden",
     re.IGNORECASE,
 )
 _BAD_REFERENCE = re.compile(
@@ -70,7 +72,7 @@ def translating(translate: Translation) -> Iterator[None]:
 
 def of_engine(error: APIError) -> SkybridgeError:
     """Translate an answer that no call expects."""
-    return RuntimeUnavailableError(f"the container engine failed: {_explanation(error)}")
+    return RuntimeUnavailableError(f"the container engine failed: {explanation(error)}")
 
 
 def of_container(container_id: str) -> Translation:
@@ -110,12 +112,14 @@ def of_pull(reference: str, text: str) -> SkybridgeError:
         return InvalidArgumentError(
             FieldViolation("image", f"'{reference}' is not an image reference: {text}")
         )
+    if _NO_IMAGE.search(text):
+        return ImageNotFoundError(f"no registry has image '{reference}': {text}")
     if _NO_ACCESS.search(text):
         return ImageAccessDeniedError(
             f"the registry does not hand out image '{reference}' ({text}): "
             "give it valid credentials, and check the name"
         )
-    if _NO_IMAGE.search(text) and "no such host" not in text:
+    if "not found" in text:
         return ImageNotFoundError(f"no registry has image '{reference}': {text}")
     return RegistryUnavailableError(f"image '{reference}' cannot be pulled: {text}")
 
@@ -128,20 +132,16 @@ def is_conflict(error: APIError) -> bool:
     return error.status_code == 409
 
 
-def explanation(error: APIError) -> str:
-    """Return what the engine says."""
-    return _explanation(error)
-
-
 def _of_launch(error: APIError) -> SkybridgeError:
-    text = _explanation(error)
+    text = explanation(error)
     reason = _RUNTIME_PREFIX.sub("", text).removesuffix(": unknown")
     if _NO_ENTRY_POINT.search(text):
         return EntryPointError(f"the image has no such command: {reason}")
     return ContainerStartError(f"the container engine cannot start the function: {reason}")
 
 
-def _explanation(error: APIError) -> str:
+def explanation(error: APIError) -> str:
+    """Return what the engine says."""
     return str(error.explanation or error).strip()
 
 

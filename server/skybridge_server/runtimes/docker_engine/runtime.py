@@ -9,6 +9,7 @@ from types import MappingProxyType
 from skybridge_server.errors import RuntimeUnavailableError
 from skybridge_server.models.executions import Usage
 from skybridge_server.runtimes.base import Credentials, EngineInfo
+from skybridge_server.runtimes.docker_engine.cgroups import read_usage
 from skybridge_server.runtimes.docker_engine.client import PROBE_SECONDS, EngineClient
 from skybridge_server.runtimes.docker_engine.containers import DockerContainers
 from skybridge_server.runtimes.docker_engine.errors import of_engine, translating
@@ -34,7 +35,7 @@ class DockerRuntime:
         host of the registry, and `max_waits` bounds how many waits and pulls may begin at once.
         """
         self._engine = EngineClient(environment, max_waits)
-        self._images = DockerImages(self._engine)
+        self._images = DockerImages(self._engine, credentials)
         self._containers = DockerContainers(self._engine)
 
     @property
@@ -62,7 +63,10 @@ class DockerRuntime:
             ) from error
 
     async def usage(self, container_id: str) -> Usage:
-        return Usage()
+        engine = self._engine.current
+        if engine is None or not engine.local:
+            return Usage()
+        return read_usage(engine.info, container_id)
 
     async def close(self) -> None:
         self._engine.close()

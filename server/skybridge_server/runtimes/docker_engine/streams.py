@@ -1,9 +1,10 @@
-"""Requests of which only the connection matters afterwards."""
+"""Requests that outlive their headers: who makes one keeps its connection."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import requests
@@ -12,15 +13,23 @@ from docker.errors import create_api_error_from_http_exception
 
 
 def open_stream(
-    client: APIClient, path: str, params: Mapping[str, Any], headers: Mapping[str, str]
+    client: APIClient,
+    path: str,
+    params: Mapping[str, str | int],
+    headers: Mapping[str, str],
+    *,
+    patient: bool = False,
 ) -> requests.Response:
-    """Post, and return once the headers are there; raises docker-py's APIError."""
+    """Post, and return once the headers are there; raises docker-py's APIError.
+
+    `patient` waits without end for them, and for the rest.
+    """
     response = client.post(
         f"{client.base_url}/v{client.api_version}{path}",
         params=dict(params),
         headers=dict(headers),
         stream=True,
-        timeout=client.timeout,
+        timeout=(client.timeout, None if patient else client.timeout),
     )
     try:
         response.raise_for_status()
@@ -35,10 +44,18 @@ def take_over(response: requests.Response) -> tuple[socket.socket, bytes]:
     docker-py's attach_socket would lose the latter.
     """
     raw: Any = response.raw
-    connection: socket.socket = raw.connection.sock
-    connection.settimeout(0)
-    early = bytes(raw._fp.fp.peek())  # noqa: SLF001 - nothing public leads there
-    taken = connection.dup()
+    taken: socket.socket = raw.connection.sock
     taken.setblocking(False)
+    early = bytes(raw._fp.fp.peek())  # noqa: SLF001 - nothing public leads there
+    raw.connection.sock = None
     response.close()
     return taken, early
+
+
+def hang_up(response: requests.Response) -> None:
+    """Close a response, even while a thread reads it."""
+    connection: Any = response.raw.connection
+    if connection and connection.sock:
+        with suppress(OSError):  # the other side was faster
+            connection.sock.shutdown(socket.SHUT_RDWR)
+    response.close()
