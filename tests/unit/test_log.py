@@ -30,7 +30,7 @@ def test_json_lines_hold_context_and_traceback(capsys: pytest.CaptureFixture[str
     logger.debug("unseen")
     with structlog.contextvars.bound_contextvars(request_id="r1"):
         try:
-            os.environ["lost"]
+            os.environ["LOST"]
         except KeyError:
             logger.exception("broke", execution="e1")
     captured = capsys.readouterr()
@@ -39,7 +39,7 @@ def test_json_lines_hold_context_and_traceback(capsys: pytest.CaptureFixture[str
     assert captured.out == ""
     assert (entry["event"], entry["level"]) == ("broke", "error")
     assert (entry["request_id"], entry["execution"]) == ("r1", "e1")
-    assert "KeyError: 'lost'" in entry["exception"]
+    assert "KeyError: 'LOST'" in entry["exception"]
 
 
 def test_libraries_look_the_same_from_warnings_on(capsys: pytest.CaptureFixture[str]) -> None:
