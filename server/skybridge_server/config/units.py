@@ -11,7 +11,7 @@ GIB = 1024 * MIB
 
 _DURATION_PART = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_SIZE = re.compile(r"([0-9]{1,18})\s*([A-Za-z]*)")
+_SIZE = re.compile(r"([0-9]{1,19})\s*([A-Za-z]*)")
 _BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _BYTES |= {"KIB": KIB, "MIB": MIB, "GIB": GIB, "TIB": 1024 * GIB}
 
