@@ -250,7 +250,7 @@ class FakeContainers:
     async def create(self, spec: ContainerSpec) -> str:
         await self._gate.pass_through("create")
         if spec.image_id not in {image.id for image in self._images.present.values()}:
-            raise ImageNotFoundError(f"the engine no longer has image {spec.image_id}")
+            raise ImageNotFoundError(f"no image {spec.image_id}: deploy the function again")
         container = FakeContainer(uuid.uuid4().hex, spec, self.program, FakeProcess(spec))
         self.created.append(spec)
         self.present[container.id] = container

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from docker import APIClient
-from docker.utils import kwargs_from_env
+from docker.utils import kwargs_from_env, parse_host
 
 from skybridge_server.runtimes.docker_engine.errors import UNREACHABLE, unavailable
 
@@ -120,6 +121,7 @@ class EngineClient:
     def _open(self) -> Engine:
         environment = dict(self._environment) if self._environment is not None else None
         address: dict[str, Any] = {**kwargs_from_env(environment=environment)}
+        _look_for_socket(parse_host(address.get("base_url")))
         probe = APIClient(**address, version="auto", timeout=PROBE_SECONDS)
         address["version"] = probe.api_version
         return Engine(
@@ -135,3 +137,12 @@ class EngineClient:
         with self._connecting:
             if self._engine is engine:
                 self._engine = None
+
+
+def _look_for_socket(url: str) -> None:
+    """Raise OSError if nobody listens; docker-py would not close the socket it tried with."""
+    scheme, _, path = url.partition("://")
+    if scheme == "http+unix":
+        with socket.socket(socket.AF_UNIX) as attempt:
+            attempt.settimeout(PROBE_SECONDS)
+            attempt.connect(path)
