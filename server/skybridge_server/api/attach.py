@@ -1,24 +1,52 @@
-"""The two directions of AttachExecution: what the caller sends, beside the events that go out."""
+"""The two directions of AttachExecution: what the caller sends, and what goes out meanwhile."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from skybridge.faas.v1 import execution_service_pb2 as pb
 from skybridge_server.api.convert.asked import check_chunk, check_signal
 from skybridge_server.errors import FieldViolation, InvalidArgumentError
+from skybridge_server.models.journal import Event
 from skybridge_server.services.attach import AttachSession
+from skybridge_server.services.requests import Heartbeat, InputAck
 from skybridge_server.services.rules import Violations
 
+Item = Event | Heartbeat | InputAck
 T = TypeVar("T")
 
 
-async def forward(
+async def exchange(
+    messages: AsyncIterator[pb.AttachExecutionRequest], session: AttachSession, heartbeat: timedelta
+) -> AsyncGenerator[Item]:
+    """Yield what goes to the caller, up to the result, while the session gets what he sends."""
+    sequence = 0
+    outgoing, incoming = session.events(heartbeat), _forward(messages, session)
+    async for item in _merge(outgoing, incoming):
+        if isinstance(item, _Probe):
+            yield Heartbeat(sequence, datetime.now(UTC))
+        else:
+            sequence = item.sequence
+            yield item
+
+
+def unexpected(kind: str | None, expected: str) -> InvalidArgumentError:
+    """Return the error for a message of the wrong kind."""
+    found = f"is `{kind}`" if kind else "is none that this server knows"
+    return InvalidArgumentError(FieldViolation(kind or "message", f"must be {expected}; {found}"))
+
+
+class _Probe:
+    """Asks for a message to the caller: it only goes out if he is still there."""
+
+
+async def _forward(
     messages: AsyncIterator[pb.AttachExecutionRequest], session: AttachSession
-) -> None:
-    """Hand on what the caller sends; the end of the messages is the end of stdin."""
+) -> AsyncGenerator[_Probe]:
+    """Hand on what the caller sends; the end of his messages is the end of stdin."""
     position, ended = 0, False
     async for message in messages:
         match message.WhichOneof("message"):
@@ -35,34 +63,39 @@ async def forward(
             case kind:
                 raise unexpected(kind, "`input` or `signal`, after the first message")
     if not ended:
+        # A call that was cut looks the same at first: its messages end. But then the probe fails,
+        # this is not resumed, and stdin stays open for the caller to come back.
+        yield _Probe()
         await session.write(position, b"", True)
 
 
-def unexpected(kind: str | None, expected: str) -> InvalidArgumentError:
-    """Return the error for a message of the wrong kind."""
-    found = f"is `{kind}`" if kind else "is none that this server knows"
-    return InvalidArgumentError(FieldViolation(kind or "message", f"must be {expected}; {found}"))
+async def _merge(outgoing: AsyncGenerator[T], incoming: AsyncGenerator[T]) -> AsyncGenerator[T]:
+    """Yield the items of both as they come, until `outgoing` ends.
+
+    Either is resumed only once its last item was taken. An error of either ends both.
+    """
+    following = {source: asyncio.create_task(_next(source)) for source in (outgoing, incoming)}
+    try:
+        while True:
+            await asyncio.wait(following.values(), return_when=asyncio.FIRST_COMPLETED)
+            for source, task in tuple(following.items()):
+                if not task.done():
+                    continue
+                item = task.result()
+                if item is not None:
+                    yield item
+                    following[source] = asyncio.create_task(_next(source))
+                elif source is outgoing:
+                    return
+                else:
+                    del following[source]
+    finally:
+        for task in following.values():
+            task.cancel()
+        await asyncio.wait(following.values())
+        for source in (outgoing, incoming):
+            await source.aclose()
 
 
-async def alongside(events: AsyncIterator[T], other: asyncio.Task[None]) -> AsyncGenerator[T]:
-    """Yield events while another task runs; if that fails, raise its error at once."""
-    while True:
-        following = asyncio.create_task(_next(events))
-        try:
-            if not other.done():
-                await asyncio.wait((following, other), return_when=asyncio.FIRST_COMPLETED)
-            if other.done():
-                other.result()
-            event = await following
-        finally:
-            if not following.done():
-                following.cancel()
-                # Until then the events are still being read, and cannot be closed.
-                await asyncio.wait((following,))
-        if event is None:
-            return
-        yield event
-
-
-async def _next(events: AsyncIterator[T]) -> T | None:
-    return await anext(events, None)
+async def _next(source: AsyncIterator[T]) -> T | None:
+    return await anext(source, None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import timedelta
@@ -98,15 +97,13 @@ class ExecutionServicer(ExecutionServiceServicer):
     ) -> AsyncIterator[pb.AttachExecutionResponse]:
         messages = aiter(request_iterator)
         session = await self._session(await anext(messages, pb.AttachExecutionRequest()))
-        forwarding = asyncio.create_task(attach.forward(messages, session))
         try:
             await _announce(context, session.name)
-            items = attach.alongside(session.events(self._heartbeat), forwarding)
+            items = attach.exchange(messages, session, self._heartbeat)
             async with aclosing(items):
                 async for item in items:
                     yield pb.AttachExecutionResponse(event=event_to_proto(session.name, item))
         finally:
-            forwarding.cancel()
             await session.close()
 
     async def GetExecution(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from datetime import UTC, datetime, timedelta
 
 from skybridge_server.errors import FailedPreconditionError
@@ -84,11 +84,12 @@ class ExecutionService:
         `cancel_after`: how long it lives once nobody reads this or a `watch`; None: for ever.
         """
         grace = None if cancel_after is None else cancel_after.total_seconds()
-        name, _ = await self._acceptance.accept(request, disconnect_grace=grace)
-        yield name
-        async with aclosing(self.watch(name, after=0, heartbeat=heartbeat)) as events:
-            async for event in events:
-                yield event
+        name, active = await self._acceptance.accept(request, disconnect_grace=grace)
+        with active.caller() if active else nullcontext():
+            yield name
+            async with aclosing(self.watch(name, after=0, heartbeat=heartbeat)) as events:
+                async for event in events:
+                    yield event
 
     def watch(
         self, name: ExecutionName, *, after: int, heartbeat: timedelta
