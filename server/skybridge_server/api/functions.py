@@ -37,6 +37,7 @@ class FunctionServicer(FunctionServiceServicer):
         self._functions = functions
         self._deployments = deployments
         self._limits = limits
+        self._defaults = rules.default_spec(limits)
 
     async def CreateFunction(
         self, request: pb.CreateFunctionRequest, context: Context
@@ -176,7 +177,7 @@ class FunctionServicer(FunctionServiceServicer):
         return function_to_proto(function)
 
     def _draft(self, message: function_pb2.Function, wrong: Violations) -> FunctionDraft:
-        draft = draft_from_proto(message, self._limits.default_runtime, wrong)
+        draft = draft_from_proto(message, self._defaults, wrong)
         rules.check_draft(draft, self._limits, wrong)
         return draft
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from types import TracebackType
 from typing import Self
@@ -69,7 +69,7 @@ class Limits:
     max_concurrent_executions: int
     max_queued_executions: int
     runtimes: tuple[str, ...]
-    """Names of the runtimes; the first is the default one."""
+    """Names of the runtimes; the first is the one of functions that ask for none."""
     max_input_bytes: int = 3 * MIB
     allowed_images: tuple[str, ...] = ()
     """Patterns, see `images.refusal`; empty allows every image."""
@@ -77,10 +77,6 @@ class Limits:
     allow_root: bool = False
     allow_writable_root: bool = False
     allowed_oci_runtimes: tuple[str, ...] = ()
-
-    @property
-    def default_runtime(self) -> str:
-        return self.runtimes[0]
 
 
 class Violations:
@@ -110,6 +106,23 @@ class Violations:
     ) -> None:
         if error is None:
             self.raise_if_any()
+
+
+def default_spec(limits: Limits) -> FunctionSpec:
+    """Return what a specification has where its writer says nothing, within the limits."""
+    usual, timeouts = Resources(), Timeouts()
+    return FunctionSpec(
+        image="",
+        resources=Resources(
+            memory_bytes=min(usual.memory_bytes, limits.max_memory_bytes),
+            cpu_millis=min(usual.cpu_millis, limits.max_cpu_millis),
+            pids=min(usual.pids, limits.max_pids),
+            tmp_bytes=min(usual.tmp_bytes, limits.max_tmp_bytes),
+            output_bytes=min(usual.output_bytes, limits.max_output_bytes),
+        ),
+        timeouts=replace(timeouts, execution=min(timeouts.execution, limits.max_execution_timeout)),
+        runtime=limits.runtimes[0],
+    )
 
 
 def check_draft(

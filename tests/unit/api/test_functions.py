@@ -35,6 +35,7 @@ from skybridge_server.models.functions import (
 from skybridge_server.models.names import FunctionName, RevisionName
 from skybridge_server.services.rules import Violations
 
+DEFAULTS = FunctionSpec(image="", runtime="docker")
 HELLO = FunctionName("default", "hello")
 NOW = datetime(2026, 1, 31, 12, 30, 15, 123456, tzinfo=UTC)
 
@@ -61,7 +62,7 @@ specs = st.builds(
 
 def read_spec(message: pb.FunctionSpec) -> FunctionSpec:
     with Violations() as wrong:
-        return draft_from_proto(pb.Function(spec=message), "docker", wrong).spec
+        return draft_from_proto(pb.Function(spec=message), DEFAULTS, wrong).spec
 
 
 @given(specs)
@@ -122,7 +123,7 @@ def test_zero_that_was_meant_is_kept() -> None:
 )
 def test_what_no_spec_can_hold(spec: dict[str, Any], field: str) -> None:
     wrong = Violations()
-    draft_from_proto(pb.Function(spec=pb.FunctionSpec(**spec)), "docker", wrong)
+    draft_from_proto(pb.Function(spec=pb.FunctionSpec(**spec)), DEFAULTS, wrong)
     assert [violation.field for violation in wrong] == [f"function.spec.{field}"]
 
 
@@ -139,7 +140,7 @@ def test_output_only_and_unknown_fields_are_ignored() -> None:
     )
     message.MergeFromString(b"\xa2\x1f\x05hello")  # field 500
     with Violations() as wrong:
-        draft = draft_from_proto(message, "docker", wrong)
+        draft = draft_from_proto(message, DEFAULTS, wrong)
     assert (draft.description, draft.labels) == ("d", {"a": "b"})
 
 

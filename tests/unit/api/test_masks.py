@@ -23,6 +23,7 @@ from skybridge_server.models.names import FunctionName
 from skybridge_server.services.requests import FunctionDraft
 from skybridge_server.services.rules import Violations
 
+DEFAULTS = FunctionSpec(image="", runtime="docker")
 SPEC = FunctionSpec(
     image="busybox:1",
     env={"A": "1", "B": "2"},
@@ -51,7 +52,7 @@ def function(**fields: Any) -> pb.Function:
 def update(mask: list[str], message: pb.Function) -> FunctionDraft:
     with Violations() as wrong:
         paths = masks.update_paths(mask, message, wrong)
-        draft = draft_from_proto(message, "docker", wrong)
+        draft = draft_from_proto(message, DEFAULTS, wrong)
     return masks.merge(FUNCTION, draft, paths)
 
 

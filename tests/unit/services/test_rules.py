@@ -45,6 +45,23 @@ def test_defaults_are_right() -> None:
     assert wrong_fields(FunctionDraft(SPEC)) == []
 
 
+def test_defaults_are_within_what_the_operator_allows() -> None:
+    tight = replace(
+        LIMITS,
+        max_memory_bytes=6 * MIB,
+        max_cpu_millis=10,
+        max_pids=2,
+        max_tmp_bytes=64 * KIB,
+        max_output_bytes=KIB,
+        max_execution_timeout=MS,
+        runtimes=("other",),
+    )
+    for limits in (tight, LIMITS):
+        spec = replace(rules.default_spec(limits), image="busybox")
+        assert wrong_fields(FunctionDraft(spec), limits) == []
+    assert rules.default_spec(LIMITS) == replace(SPEC, image="")
+
+
 @pytest.mark.parametrize(
     ("name", "low", "high"),
     [

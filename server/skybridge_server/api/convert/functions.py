@@ -11,13 +11,9 @@ from skybridge_server.api.convert.values import (
 )
 from skybridge_server.models.functions import (
     Contract,
-    ContractKind,
     Function,
     FunctionSpec,
-    InputMode,
     Isolation,
-    Network,
-    PullPolicy,
     Resources,
     Revision,
     Scaling,
@@ -27,25 +23,23 @@ from skybridge_server.models.names import RevisionName
 from skybridge_server.services.requests import FunctionDraft
 from skybridge_server.services.rules import Violations
 
-_RESOURCES = Resources()
-_TIMEOUTS = Timeouts()
-_SCALING = Scaling()
-_ISOLATION = Isolation()
-
 
 def draft_from_proto(
-    message: pb.Function, default_runtime: str, wrong: Violations
+    message: pb.Function, defaults: FunctionSpec, wrong: Violations
 ) -> FunctionDraft:
-    """Return what the user wrote of the field `function`; output-only fields are ignored."""
+    """Return what the user wrote of the field `function`; output-only fields are ignored.
+
+    `defaults`: what a specification has where its writer says nothing.
+    """
     return FunctionDraft(
-        spec=_spec_from_proto(message.spec, default_runtime, wrong),
+        spec=_spec_from_proto(message.spec, defaults, wrong),
         description=message.description,
         labels=dict(message.labels),
     )
 
 
 def _spec_from_proto(
-    message: pb.FunctionSpec, default_runtime: str, wrong: Violations
+    message: pb.FunctionSpec, defaults: FunctionSpec, wrong: Violations
 ) -> FunctionSpec:
     prefix = "function.spec."
     return FunctionSpec(
@@ -54,60 +48,60 @@ def _spec_from_proto(
         args=tuple(message.args),
         env=dict(message.env),
         working_dir=message.working_dir,
-        contract=_contract_from_proto(message.contract, f"{prefix}contract.", wrong),
-        resources=_resources_from_proto(message.resources),
-        timeouts=_timeouts_from_proto(message.timeouts, f"{prefix}timeouts.", wrong),
-        scaling=_scaling_from_proto(message.scaling),
-        network=enum_from_proto(message.network, Network.NONE, f"{prefix}network", wrong),
-        isolation=_isolation_from_proto(message.isolation),
+        contract=_contract_from_proto(message.contract, defaults.contract, wrong),
+        resources=_resources_from_proto(message.resources, defaults.resources),
+        timeouts=_timeouts_from_proto(message.timeouts, defaults.timeouts, wrong),
+        scaling=_scaling_from_proto(message.scaling, defaults.scaling),
+        network=enum_from_proto(message.network, defaults.network, f"{prefix}network", wrong),
+        isolation=_isolation_from_proto(message.isolation, defaults.isolation),
         pull_policy=enum_from_proto(
-            message.pull_policy, PullPolicy.IF_NOT_PRESENT, f"{prefix}pull_policy", wrong
+            message.pull_policy, defaults.pull_policy, f"{prefix}pull_policy", wrong
         ),
-        runtime=message.runtime or default_runtime,
+        runtime=message.runtime or defaults.runtime,
     )
 
 
-def _contract_from_proto(message: pb.Contract, prefix: str, wrong: Violations) -> Contract:
+def _contract_from_proto(message: pb.Contract, default: Contract, wrong: Violations) -> Contract:
+    prefix = "function.spec.contract."
     return Contract(
-        kind=enum_from_proto(message.kind, ContractKind.STDIO, f"{prefix}kind", wrong),
-        input=enum_from_proto(message.input, InputMode.STDIN, f"{prefix}input", wrong),
+        kind=enum_from_proto(message.kind, default.kind, f"{prefix}kind", wrong),
+        input=enum_from_proto(message.input, default.input, f"{prefix}input", wrong),
     )
 
 
-def _resources_from_proto(message: pb.Resources) -> Resources:
+def _resources_from_proto(message: pb.Resources, default: Resources) -> Resources:
     return Resources(
-        memory_bytes=message.memory_bytes or _RESOURCES.memory_bytes,
-        cpu_millis=message.cpu_millis or _RESOURCES.cpu_millis,
-        pids=message.pids or _RESOURCES.pids,
-        tmp_bytes=message.tmp_bytes or _RESOURCES.tmp_bytes,
-        output_bytes=message.output_bytes or _RESOURCES.output_bytes,
+        memory_bytes=message.memory_bytes or default.memory_bytes,
+        cpu_millis=message.cpu_millis or default.cpu_millis,
+        pids=message.pids or default.pids,
+        tmp_bytes=message.tmp_bytes or default.tmp_bytes,
+        output_bytes=message.output_bytes or default.output_bytes,
     )
 
 
-def _timeouts_from_proto(message: pb.Timeouts, prefix: str, wrong: Violations) -> Timeouts:
+def _timeouts_from_proto(message: pb.Timeouts, default: Timeouts, wrong: Violations) -> Timeouts:
+    prefix = "function.spec.timeouts."
     return Timeouts(
-        queue=duration_from_proto(message, "queue", _TIMEOUTS.queue, prefix, wrong),
-        start=duration_from_proto(message, "start", _TIMEOUTS.start, prefix, wrong),
-        execution=duration_from_proto(message, "execution", _TIMEOUTS.execution, prefix, wrong),
+        queue=duration_from_proto(message, "queue", default.queue, prefix, wrong),
+        start=duration_from_proto(message, "start", default.start, prefix, wrong),
+        execution=duration_from_proto(message, "execution", default.execution, prefix, wrong),
         shutdown_grace=duration_from_proto(
-            message, "shutdown_grace", _TIMEOUTS.shutdown_grace, prefix, wrong
+            message, "shutdown_grace", default.shutdown_grace, prefix, wrong
         ),
     )
 
 
-def _scaling_from_proto(message: pb.Scaling) -> Scaling:
-    depth = message.max_queue_depth
+def _scaling_from_proto(message: pb.Scaling, default: Scaling) -> Scaling:
+    given = message.HasField("max_queue_depth")
     return Scaling(
         max_concurrency=message.max_concurrency,
-        max_queue_depth=(
-            depth if message.HasField("max_queue_depth") else _SCALING.max_queue_depth
-        ),
+        max_queue_depth=message.max_queue_depth if given else default.max_queue_depth,
     )
 
 
-def _isolation_from_proto(message: pb.Isolation) -> Isolation:
+def _isolation_from_proto(message: pb.Isolation, default: Isolation) -> Isolation:
     return Isolation(
-        user=message.user or _ISOLATION.user,
+        user=message.user or default.user,
         writable_root=message.writable_root,
         oci_runtime=message.oci_runtime,
     )
