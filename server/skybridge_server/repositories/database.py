@@ -153,9 +153,10 @@ class _Worker(threading.Thread):
         connection.execute("SAVEPOINT job")
         try:
             task.result = task.job(self._database)
-        except Exception as error:  # noqa: BLE001 - it belongs to the caller
+        except Exception as error:
             task.error = _storage_error(error) if isinstance(error, DATABASE_ERRORS) else error
-            # Where SQLite gave up the whole transaction, this fails, and so does the batch.
+            if not connection.in_transaction:
+                raise  # SQLite gave up the whole transaction, as it does when the disk is full
             connection.execute("ROLLBACK TO job")
         connection.execute("RELEASE job")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from peewee import Model, ModelSelect, SqliteDatabase, Tuple
+from peewee import IntegrityError, Model, ModelSelect, SqliteDatabase, Tuple
 
 from skybridge_server.errors import (
     AbortedError,
@@ -18,6 +18,7 @@ from skybridge_server.models.names import FunctionName
 from skybridge_server.models.paging import Cursor, FunctionQuery, Page, PageRequest
 from skybridge_server.models.requests import Request
 from skybridge_server.repositories import statements
+from skybridge_server.repositories.cache import FunctionCache
 from skybridge_server.repositories.codec import (
     dumps,
     dumps_labels,
@@ -54,28 +55,31 @@ COLUMNS = (
     FunctionRow.etag,
     FunctionRow.active_revision,
 )
+INSERT = statements.insert(FunctionRow, COLUMNS)
 GET = statements.select(COLUMNS, (FunctionRow.namespace == "") & (FunctionRow.function == ""))
 
 
 class SqliteFunctions:
     """Functions by name."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, cache: FunctionCache) -> None:
         self._database = database
+        self._cache = cache
 
     async def create(self, function: Function, request: Request | None = None) -> None:
         def job(db: SqliteDatabase) -> None:
             record(db, request)
-            if named(FunctionRow.select(), function.name).exists(db):
+            try:
+                row_id = db.execute_sql(INSERT, _values_of(function)).lastrowid
+            except IntegrityError as error:
                 raise AlreadyExistsError(
                     f"function '{function.name}' exists already",
                     reason="FUNCTION_EXISTS",
                     metadata={"resource": str(function.name)},
-                )
-            row_id = FunctionRow.insert(_to_row(function)).execute(db)
+                ) from error
             _insert_labels(db, row_id, function)
 
-        await self._database.write(job)
+        await self._cache.change(function.name, self._database.write(job))
 
     async def get(self, name: FunctionName) -> Function:
         def job(db: SqliteDatabase) -> Function:
@@ -84,7 +88,8 @@ class SqliteFunctions:
                 raise _not_found(name)
             return _from_row(row)
 
-        return await self._database.read(job)
+        kept = self._cache.find(name)
+        return kept or await self._cache.read(name, self._database.read(job))
 
     async def list(self, query: FunctionQuery, page: PageRequest) -> Page[Function]:
         def job(db: SqliteDatabase) -> Page[Function]:
@@ -100,7 +105,7 @@ class SqliteFunctions:
             record(db, request)
             update(db, function, expected_etag)
 
-        await self._database.write(job)
+        await self._cache.change(function.name, self._database.write(job))
 
     async def delete(
         self, name: FunctionName, *, expected_etag: str, request: Request | None = None
@@ -118,7 +123,7 @@ class SqliteFunctions:
                 )
             FunctionRow.delete().where(FunctionRow.id == row_id).execute(db)
 
-        await self._database.write(job)
+        await self._cache.change(name, self._database.write(job))
 
 
 def update(db: SqliteDatabase, function: Function, expected_etag: str) -> int:
@@ -126,7 +131,8 @@ def update(db: SqliteDatabase, function: Function, expected_etag: str) -> int:
     row_id, uid = _check_etag(db, function.name, expected_etag)
     if uid != function.uid:
         raise _not_found(function.name)
-    FunctionRow.update(_to_row(function)).where(FunctionRow.id == row_id).execute(db)
+    row = dict(zip(COLUMNS, _values_of(function), strict=True))
+    FunctionRow.update(row).where(FunctionRow.id == row_id).execute(db)
     FunctionLabelRow.delete().where(FunctionLabelRow.owner == row_id).execute(db)
     _insert_labels(db, row_id, function)
     return row_id
@@ -198,8 +204,8 @@ def _insert_labels(db: SqliteDatabase, row_id: int, function: Function) -> None:
         FunctionLabelRow.insert_many(rows).execute(db)
 
 
-def _to_row(function: Function) -> dict[Any, Any]:
-    values = (
+def _values_of(function: Function) -> tuple[Any, ...]:
+    return (
         function.name.namespace,
         function.name.function,
         function.uid,
@@ -214,7 +220,6 @@ def _to_row(function: Function) -> dict[Any, Any]:
         function.etag,
         function.active_revision,
     )
-    return dict(zip(COLUMNS, values, strict=True))
 
 
 def _from_row(row: Any) -> Function:

@@ -11,6 +11,7 @@ from skybridge_server.models.functions import Function, Revision
 from skybridge_server.models.names import FunctionName, RevisionName
 from skybridge_server.models.paging import Page, PageRequest
 from skybridge_server.models.requests import Request
+from skybridge_server.repositories.cache import FunctionCache
 from skybridge_server.repositories.codec import dumps, from_time, to_time
 from skybridge_server.repositories.database import Database
 from skybridge_server.repositories.functions import load_spec, named, update
@@ -44,8 +45,9 @@ GET: str = _revision(RevisionName(FunctionName("", ""), 0)).sql()[0]
 class SqliteRevisions:
     """Revisions of functions."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, cache: FunctionCache) -> None:
         self._database = database
+        self._cache = cache
 
     async def activate_new(
         self,
@@ -67,7 +69,7 @@ class SqliteRevisions:
             row = dict(zip(COLUMNS, _values_of(revision), strict=True))
             RevisionRow.insert({RevisionRow.function: row_id, **row}).execute(db)
 
-        await self._database.write(job)
+        await self._cache.change(function.name, self._database.write(job))
 
     async def get(self, name: RevisionName) -> Revision:
         def job(db: SqliteDatabase) -> Revision:

@@ -8,6 +8,7 @@ import uuid
 from pathlib import Path
 
 from skybridge_server.errors import StorageError
+from skybridge_server.repositories.cache import FunctionCache
 from skybridge_server.repositories.database import (
     DATABASE_ERRORS,
     Database,
@@ -27,8 +28,9 @@ class SqliteRepositories:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self.functions = SqliteFunctions(database)
-        self.revisions = SqliteRevisions(database)
+        cache = FunctionCache()
+        self.functions = SqliteFunctions(database, cache)
+        self.revisions = SqliteRevisions(database, cache)
         self.executions = SqliteExecutions(database)
         self.requests = SqliteRequests(database)
 

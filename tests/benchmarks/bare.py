@@ -1,0 +1,88 @@
+"""The floor of executions: bare docker-py calls, with the hardening that the server uses."""
+
+from __future__ import annotations
+
+import socket
+import time
+import uuid
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+from docker import APIClient
+from docker.utils import kwargs_from_env
+
+from skybridge_server.models.functions import Isolation, Network, Resources
+from skybridge_server.runtimes.base import ContainerSpec
+from skybridge_server.runtimes.docker_engine.hardening import container_config
+from tests.benchmarks.harness import BUSYBOX
+
+STREAMS = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
+
+
+class Bare:
+    """An engine, through docker-py alone."""
+
+    def __init__(self) -> None:
+        self.client = APIClient(**kwargs_from_env(), version="auto", max_pool_size=64)
+        self._info: dict[str, Any] = self.client.info()
+
+    def config(self, script: str, resources: Resources) -> dict[str, Any]:
+        """Return the arguments that create a container as the server would."""
+        spec = ContainerSpec(
+            name=f"bench-{uuid.uuid4().hex}",
+            image_id=BUSYBOX,
+            command=("/bin/sh", "-c", script),
+            args=(),
+            env={},
+            labels={"skybridge.bench": "1"},
+            working_dir="",
+            resources=resources,
+            network=Network.NONE,
+            isolation=Isolation(),
+            stop_grace=timedelta(seconds=1),
+        )
+        return container_config(self.client, self._info, spec)
+
+    def cycle(self, script: str) -> float:
+        """Create, attach, start, read to the end, wait, remove; return the seconds it took."""
+        began = time.perf_counter()
+        container = self.client.create_container(**self.config(script, Resources()))["Id"]
+        for _ in self._output(container):
+            pass
+        self.client.wait(container)
+        self.client.remove_container(container)
+        return time.perf_counter() - began
+
+    def read(self, script: str, output_bytes: int) -> float:
+        """Run a container, read all that it writes, and return the seconds from first to last."""
+        config = self.config(script, Resources(output_bytes=output_bytes))
+        container = self.client.create_container(**config)["Id"]
+        sizes = self._output(container)
+        next(sizes)
+        began = time.perf_counter()
+        for _ in sizes:
+            pass
+        seconds = time.perf_counter() - began
+        self.client.wait(container)
+        self.client.remove_container(container)
+        return seconds
+
+    def first_byte(self, container: str) -> float:
+        """Attach to a container that runs, and return the clock when its first byte comes."""
+        attached = self.client.attach_socket(container, params={"stdout": 1, "stream": 1})
+        attached._sock.recv(1)
+        seen = time.perf_counter()
+        attached.close()
+        return seen
+
+    def _output(self, container: str) -> Iterator[int]:
+        """Attach, start, and yield the sizes of what comes, headers of frames included."""
+        attached = self.client.attach_socket(container, params=STREAMS)
+        raw: socket.socket = attached._sock  # docker-py offers no other way to a fast read
+        self.client.start(container)
+        raw.shutdown(socket.SHUT_WR)
+        buffer = bytearray(256 * 1024)
+        while size := raw.recv_into(buffer):
+            yield size
+        attached.close()
