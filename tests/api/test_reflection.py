@@ -76,6 +76,13 @@ async def test_grpcurl_describes_messages_and_files_of_others(tiny: Tiny) -> Non
     assert ".google.protobuf.Duration uptime" in described.out, described.err
 
 
+async def test_grpcurl_describes_methods(tiny: Tiny) -> None:
+    described = await grpcurl(tiny, "describe", "skybridge.faas.v1.SystemService.GetSystemInfo")
+    assert "is a method:" in described.out, described.err
+    unknown = await grpcurl(tiny, "describe", "skybridge.faas.v1.SystemService.GetNothing")
+    assert "Symbol not found" in unknown.err
+
+
 async def test_grpcurl_calls(tiny: Tiny) -> None:
     called = await grpcurl(tiny, "skybridge.faas.v1.SystemService/GetSystemInfo")
     assert json.loads(called.out) == {"version": "tiny"}, called.err

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import grpc
+from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha.reflection import aio
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
@@ -13,9 +15,26 @@ from skybridge_server.api.descriptors import REFLECTION_V1, REFLECTION_V1ALPHA, 
 SERVICES = (f"{REFLECTION_V1}.ServerReflection", f"{REFLECTION_V1ALPHA}.ServerReflection")
 
 
+class Symbols:
+    """A descriptor pool that finds methods, too: grpcurl asks for them to describe one."""
+
+    def __init__(self, pool: DescriptorPool) -> None:
+        self._pool = pool
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)
+
+    def FindFileContainingSymbol(self, symbol: str) -> Any:
+        try:
+            return self._pool.FindFileContainingSymbol(symbol)
+        except KeyError:
+            return self._pool.FindMethodByName(symbol).containing_service.file
+
+
 def add(server: grpc.aio.Server, service_names: Sequence[str]) -> None:
     """Let a server describe these services, and reflection itself."""
-    servicer = aio.ReflectionServicer((*service_names, *SERVICES), pool=describe(service_names))
+    symbols = Symbols(describe(service_names))
+    servicer = aio.ReflectionServicer((*service_names, *SERVICES), pool=symbols)
     handler = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
         ServerReflectionRequest.FromString,
