@@ -46,6 +46,7 @@ T = TypeVar("T")
 
 KILL_PATIENCE = 10.0
 """Seconds that a container may take to end after SIGKILL before we stop waiting for it."""
+FIRST_USAGE_PAUSE = 0.02
 USAGE_INTERVAL = 0.5
 STORE_RETRY = 1.0
 KILLED = 128 + 9
@@ -214,7 +215,10 @@ class Runner:
         timer = asyncio.get_running_loop().call_later(
             limit.length.total_seconds(), self._active.stop, limit.reason, limit.message
         )
-        helpers = [asyncio.create_task(self._terminate_when_told())]
+        helpers = [
+            asyncio.create_task(self._terminate_when_told()),
+            asyncio.create_task(self._observe_usage()),
+        ]
         if not self._active.journal.execution.interactive:
             helpers.append(asyncio.create_task(self._feed(attachment)))
         try:
@@ -242,7 +246,7 @@ class Runner:
     async def _watch(self, attachment: Attachment) -> Outcome:
         try:
             await self._collect_output(attachment)
-            ended = await self._wait_for_exit()
+            ended = await self._runtime.containers.wait(self._active.container_id)
         except RuntimeUnavailableError as error:
             return outcome.of_lost_engine(error)
         except StorageError as error:
@@ -265,22 +269,15 @@ class Runner:
         async for stream, data in attachment.output():
             await self._active.journal.add_output(stream, data)
 
-    async def _wait_for_exit(self) -> Exit:
-        """Wait for the end of the container, and note what it uses while the host still shows it.
-
-        The end of its output is most often the end of it, so a first look comes right then.
-        """
-        container_id = self._active.container_id
-        waiting = asyncio.create_task(self._runtime.containers.wait(container_id))
-        try:
-            while not waiting.done():
-                if isinstance(self._runtime, SupportsUsage):
-                    self._note_usage(await self._runtime.usage(container_id))
-                await asyncio.wait({waiting}, timeout=USAGE_INTERVAL)
-            return waiting.result()
-        finally:
-            waiting.cancel()
-            await asyncio.gather(waiting, return_exceptions=True)
+    async def _observe_usage(self) -> None:
+        """Note what the process uses: its last numbers vanish with it, so looks come early, too."""
+        if not isinstance(self._runtime, SupportsUsage):
+            return
+        pause = FIRST_USAGE_PAUSE
+        while True:
+            self._note_usage(await self._runtime.usage(self._active.container_id))
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, USAGE_INTERVAL)
 
     def _note_usage(self, usage: Usage) -> None:
         self._usage = Usage(
