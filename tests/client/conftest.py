@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import subprocess
 from collections.abc import AsyncIterator, Iterable, Iterator
+from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
@@ -65,3 +67,23 @@ async def call_async(address: str, method: str, *args: Any, **kwargs: Any) -> An
 async def each(items: Iterable[Any]) -> AsyncIterator[Any]:
     for item in items:
         yield item
+
+
+def openssl(folder: Path, *arguments: str) -> None:
+    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ca.pem, and server and client certificates that it signed."""
+    folder = tmp_path_factory.mktemp("tls")
+    new = ("req", "-newkey", "rsa:2048", "-nodes", "-days", "2")
+    openssl(folder, *new, "-x509", "-subj", "/CN=ca", "-keyout", "ca.key", "-out", "ca.pem")
+    (folder / "names").write_text("subjectAltName=IP:127.0.0.1")
+    for name in ("server", "client"):
+        openssl(
+            folder, *new[:-2], "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", "request"
+        )
+        signed = ("-in", "request", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial")
+        openssl(folder, "x509", "-req", *signed, "-extfile", "names", "-out", f"{name}.pem")
+    return folder

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -92,26 +91,6 @@ def test_a_write_with_3_mib_of_input_is_still_repeated(server: Scripted) -> None
 
 
 # TLS, with certificates made here
-
-
-def openssl(folder: Path, *arguments: str) -> None:
-    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ca.pem, and server and client certificates that it signed."""
-    folder = tmp_path_factory.mktemp("tls")
-    new = ("req", "-newkey", "rsa:2048", "-nodes", "-days", "2")
-    openssl(folder, *new, "-x509", "-subj", "/CN=ca", "-keyout", "ca.key", "-out", "ca.pem")
-    (folder / "names").write_text("subjectAltName=IP:127.0.0.1")
-    for name in ("server", "client"):
-        openssl(
-            folder, *new[:-2], "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", "request"
-        )
-        signed = ("-in", "request", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial")
-        openssl(folder, "x509", "-req", *signed, "-extfile", "names", "-out", f"{name}.pem")
-    return folder
 
 
 @pytest.fixture(params=[False, True], ids=["tls", "mtls"])

@@ -8,6 +8,7 @@ import os
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlencode, urlsplit
@@ -16,7 +17,11 @@ DEFAULT_HOST = "unix:///var/run/docker.sock"
 
 
 class EngineError(Exception):
-    """The engine does not answer, or the build failed; the message says which."""
+    """The build failed; the message says why."""
+
+
+class EngineMissingError(EngineError):
+    """No engine answers."""
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -44,7 +49,7 @@ class Engine:
     def build(
         self, context: IO[bytes], tag: str, dockerfile: str, args: Mapping[str, str]
     ) -> Iterator[dict[str, Any]]:
-        """Builds a packed folder and gives the engine's messages; raises EngineError."""
+        """Builds a packed folder and gives the engine's messages. Raises EngineError."""
         query = urlencode(
             {
                 "t": tag,
@@ -55,24 +60,22 @@ class Engine:
             }
         )
         headers = {"Content-Type": "application/x-tar", "Content-Length": str(_length(context))}
-        connection = self._connect()
         try:
-            connection.request("POST", f"/build?{query}", body=context, headers=headers)
-            yield from _messages(connection.getresponse())
+            with closing(self._connect()) as connection:
+                connection.request("POST", f"/build?{query}", body=context, headers=headers)
+                yield from _messages(connection.getresponse())
         except (OSError, http.client.HTTPException) as error:
-            raise EngineError(
+            raise EngineMissingError(
                 f"no container engine answers at {self.host}: start one, or name another with "
                 f"DOCKER_HOST ({error})"
             ) from error
-        finally:
-            connection.close()
 
     def _connect(self) -> http.client.HTTPConnection:
         address = urlsplit(self.host)
         if address.scheme == "unix":
             return _UnixConnection(address.path)
         if address.scheme not in ("tcp", "http", "https") or not address.hostname:
-            raise EngineError(f"DOCKER_HOST {self.host!r} is neither unix:// nor tcp://")
+            raise EngineMissingError(f"DOCKER_HOST {self.host!r} is neither unix:// nor tcp://")
         if address.scheme == "https" or os.environ.get("DOCKER_TLS_VERIFY"):
             return http.client.HTTPSConnection(
                 address.hostname, address.port or 2376, context=_tls()
@@ -88,7 +91,8 @@ def _length(file: IO[bytes]) -> int:
 
 def _tls() -> ssl.SSLContext:
     folder = Path(os.environ.get("DOCKER_CERT_PATH") or Path.home() / ".docker")
-    context = ssl.create_default_context(cafile=folder / "ca.pem")
+    ca = folder / "ca.pem"
+    context = ssl.create_default_context(cafile=ca if ca.exists() else None)
     if (folder / "cert.pem").exists():
         context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
     return context

@@ -10,16 +10,18 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
+import typer
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
-from rich.console import Console
-from rich.table import Table
+from rich.cells import cell_len
 
 from skybridge_client.cli import text
 
 M = TypeVar("M", bound=Message)
+
+_GAP = "  "
 
 
 class Format(StrEnum):
@@ -111,17 +113,25 @@ def _text(field: Any, value: Any) -> str:
 
 
 def show_table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    """Writes rows as a table without lines; cuts and wraps nothing unless on a terminal."""
-    console = Console(soft_wrap=True, highlight=False, emoji=False, markup=False)
-    table = Table(box=None, pad_edge=False, show_header=any(titles), header_style="bold")
-    for number, title in enumerate(titles):
-        last = number == len(titles) - 1
-        table.add_column(title, overflow="fold" if last else "ignore", no_wrap=not last)
+    """Writes rows in columns. Nothing is cut: a terminal wraps what is too long."""
+    head = [titles] if any(titles) else []
+    widths = [max(map(_width, column)) for column in zip(*head, *rows, strict=True)]
+    for title in head:
+        typer.secho(_line(title, widths), bold=True)
     for row in rows:
-        table.add_row(*row)
-    if not console.is_terminal:
-        console.width = max(80, console.measure(table).maximum)
-    console.print(table)
+        _write(_line(row, widths))
+
+
+def _line(cells: tuple[str, ...], widths: list[int]) -> str:
+    indent = "\n" + " " * sum(width + len(_GAP) for width in widths[:-1])
+    padded = [
+        cell + " " * (width - _width(cell)) for cell, width in zip(cells, widths, strict=True)
+    ]
+    return _GAP.join([*padded[:-1], cells[-1].replace("\n", indent)]).rstrip()
+
+
+def _width(cell: str) -> int:
+    return max(map(cell_len, cell.splitlines()), default=0)
 
 
 def _write(line: str) -> None:

@@ -24,6 +24,7 @@ from skybridge_client.executions import ExecutionFields
 from skybridge_client.messages import (
     Execution,
     ExecutionEvent,
+    FailureReason,
     Gap,
     GapReason,
     OutputStream,
@@ -35,7 +36,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The function.", show_
 Input = Annotated[
     str | None,
     typer.Argument(
-        metavar="[INPUT]", help="Its input. Default: stdin where something is piped into it."
+        metavar="INPUT", help="Its input. Default: stdin where something is piped into it."
     ),
 ]
 InputFile = Annotated[
@@ -131,7 +132,9 @@ def follow(session: Session, events: Iterable[ExecutionEvent], *, cancel: bool =
 def settle(execution: Execution, *, quiet: bool = False) -> None:
     """Exits with the verdict of an execution that has ended, and says why it failed."""
     code = exits.of_execution(execution)
-    if execution.failure.message and not quiet:
+    # A function that ends with a code of its own has said why by itself.
+    own = execution.failure.reason == FailureReason.FAILURE_REASON_EXIT_CODE
+    if execution.failure.message and not own and not quiet:
         exits.say(" ".join(execution.failure.message.split()))
     if code:
         raise typer.Exit(code)
@@ -212,9 +215,12 @@ class _Interrupts:
             self._before = signal.signal(signal.SIGINT, self._interrupted)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._active:
             signal.signal(signal.SIGINT, self._before)
+        if self._active and kind is BrokenPipeError:
+            # Nobody reads the output any more, and nobody will come back for it.
+            self._call_cancel()
 
     def note(self, event: ExecutionEvent) -> None:
         """Learns which execution is to be cancelled."""

@@ -116,17 +116,13 @@ class Settings:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     timeout: float | None = None
-    json: bool | None = None
-    output: Format | None = None
+    output: Format = Format.TABLE
 
-    def over(self, given: Mapping[str, Any]) -> Settings:
+    def over(self, json: bool | None, **given: Any) -> Settings:
         """These settings with the given ones set over them."""
+        if json and given["output"] is None:
+            given["output"] = Format.JSON
         return replace(self, **{name: value for name, value in given.items() if value is not None})
-
-    @property
-    def form(self) -> Format:
-        """How answers are written."""
-        return self.output or (Format.JSON if self.json else Format.TABLE)
 
     def tls_config(self) -> TlsConfig | bool | None:
         """TLS as a client takes it; None leaves it to the environment."""
@@ -146,7 +142,7 @@ class Session:
     def __init__(self, settings: Settings) -> None:
         self.timeout = settings.timeout
         """What --timeout says; None: the default of each call."""
-        self.form = settings.form
+        self.form = settings.output
         try:
             self.client = Client(
                 resolve_address(settings.address),
@@ -182,9 +178,11 @@ def command(
             if options is not None:
                 taken = {name: kwargs.pop(name) for name in extra}
                 kwargs["given"] = {key: value for key, value in taken.items() if _is_given(value)}
-            session = Session((context.obj or Settings()).over(common))
-            with session.client, _reported(session.client.address):
-                function(session, **kwargs)
+            settings = (context.obj or Settings()).over(**common)
+            with _reported(resolve_address(settings.address)):
+                session = Session(settings)
+                with session.client:
+                    function(session, **kwargs)
 
         run.__signature__ = _signature(function, extra)  # type: ignore[attr-defined]
         app.command(name, epilog=_examples(examples))(run)
@@ -197,7 +195,7 @@ def take_common(app: typer.Typer, about: str) -> None:
     """Lets the common options stand before the command as well."""
 
     def callback(context: typer.Context, **kwargs: Any) -> None:
-        context.obj = Settings(**kwargs)
+        context.obj = Settings().over(**kwargs)
 
     callback.__signature__ = _signature(lambda _: None, {})  # type: ignore[attr-defined]
     app.callback(help=about)(callback)
@@ -232,6 +230,9 @@ def _reported(address: str) -> Iterator[None]:
     except SkybridgeError as error:
         exits.say(exits.explain(error, address))
         raise typer.Exit(exits.of_error(error)) from None
+    except typer.BadParameter as error:
+        exits.say(error.message)
+        raise typer.Exit(exits.USAGE) from None
     except KeyboardInterrupt:
         raise typer.Exit(exits.INTERRUPTED) from None
     except BrokenPipeError:

@@ -83,8 +83,11 @@ def _show_metrics(found: FunctionMetrics) -> None:
             *((f"  {state}", str(count)) for state, count in states.items()),
             *((f"  failed: {reason}", str(count)) for reason, count in failures.items()),
             ("cold starts", str(found.cold_starts)),
-            ("processor time", text.duration(found.cpu)),
-            ("peak memory", text.size(found.peak_memory_bytes)),
+            ("processor time", text.duration(found.cpu) if found.HasField("cpu") else "unknown"),
+            (
+                "peak memory",
+                text.size(found.peak_memory_bytes) if found.peak_memory_bytes else "unknown",
+            ),
         ],
     )
     typer.echo()

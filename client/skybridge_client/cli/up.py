@@ -12,7 +12,7 @@ import typer
 
 from skybridge_client.cli import exits, text
 from skybridge_client.cli.build_context import pack
-from skybridge_client.cli.engine import Engine, EngineError
+from skybridge_client.cli.engine import Engine, EngineError, EngineMissingError
 from skybridge_client.cli.functions import follow_deployment
 from skybridge_client.cli.manifest import Manifest, load
 from skybridge_client.cli.output import Format, show
@@ -45,7 +45,7 @@ def up(
     folder: Annotated[
         Path,
         typer.Argument(
-            metavar="[FOLDER]", exists=True, file_okay=False, help="Where the function is."
+            metavar="FOLDER", exists=True, file_okay=False, help="Where the function is."
         ),
     ] = Path(),
     name: Annotated[str, typer.Option(help="Name of the function. Default: the folder's.")] = "",
@@ -98,7 +98,8 @@ def build(folder: Path, manifest: Manifest) -> Manifest:
         for line in output:
             typer.echo(line, err=True)
         exits.say(f"could not build {tag}: {' '.join(str(error).split())}")
-        raise typer.Exit(exits.REFUSED) from None
+        missing = isinstance(error, EngineMissingError)
+        raise typer.Exit(exits.UNAVAILABLE if missing else exits.REFUSED) from None
     return replace(manifest, fields={"pull_policy": "never", **manifest.fields, "image": tag})
 
 
@@ -124,7 +125,8 @@ def _show_message(message: dict[str, Any], steps: Steps, output: deque[str]) -> 
     """Shows one of the engine's messages: a step, output of a step, or a layer that moves."""
     if "stream" in message:
         for line in str(message["stream"]).splitlines():
-            output.append(line)
+            if line.strip():
+                output.append(line)
             if match := _STEP.match(line):
                 steps.count(match[3], int(match[1]), int(match[2]))
     elif "id" in message:
