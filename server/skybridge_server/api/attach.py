@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
@@ -25,12 +26,13 @@ async def exchange(
     """Yield what goes to the caller, up to the result, while the session gets what he sends."""
     sequence = 0
     outgoing, incoming = session.events(heartbeat), _forward(messages, session)
-    async for item in _merge(outgoing, incoming):
-        if isinstance(item, _Probe):
-            yield Heartbeat(sequence, datetime.now(UTC))
-        else:
-            sequence = item.sequence
-            yield item
+    async with aclosing(_merge(outgoing, incoming)) as items:
+        async for item in items:
+            if isinstance(item, _Probe):
+                yield Heartbeat(sequence, datetime.now(UTC))
+            else:
+                sequence = item.sequence
+                yield item
 
 
 def unexpected(kind: str | None, expected: str) -> InvalidArgumentError:
@@ -92,7 +94,7 @@ async def _merge(outgoing: AsyncGenerator[T], incoming: AsyncGenerator[T]) -> As
     finally:
         for task in following.values():
             task.cancel()
-        await asyncio.wait(following.values())
+        await asyncio.gather(*following.values(), return_exceptions=True)
         for source in (outgoing, incoming):
             await source.aclose()
 
