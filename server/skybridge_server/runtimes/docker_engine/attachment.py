@@ -13,14 +13,17 @@ from skybridge_server.models.journal import OutputStream
 from skybridge_server.runtimes.docker_engine.connection import Connection
 from skybridge_server.runtimes.docker_engine.streams import open_stream, take_over
 
-_STREAMS = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
+STREAMS = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
+UPGRADE = {"Connection": "Upgrade", "Upgrade": "tcp"}
 
 
 class DockerAttachment:
     """The two-way connection to a container's stdin, stdout and stderr."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, carrier: asyncio.Task[None] | None) -> None:
+        """Take the connection, and the task that stands between it and the engine, if any."""
         self._connection = connection
+        self._carrier = carrier
 
     async def output(self) -> AsyncIterator[tuple[OutputStream, bytes]]:
         while chunk := await self._connection.read():
@@ -38,18 +41,22 @@ class DockerAttachment:
 
     async def close(self) -> None:
         await self._connection.close()
+        if self._carrier:
+            self._carrier.cancel()
+            await asyncio.wait({self._carrier})
 
 
 def request_attachment(client: APIClient, container_id: str) -> tuple[socket.socket, bytes]:
     """Ask for an attachment; return its connection, and what of it was read already. Blocks."""
-    upgrade = {"Connection": "Upgrade", "Upgrade": "tcp"}
-    return take_over(open_stream(client, f"/containers/{container_id}/attach", _STREAMS, upgrade))
+    return take_over(open_stream(client, f"/containers/{container_id}/attach", STREAMS, UPGRADE))
 
 
-async def drive(sock: socket.socket, early: bytes) -> DockerAttachment:
-    """Let the event loop drive a connection."""
+async def drive(
+    sock: socket.socket, *, early: bytes = b"", carrier: asyncio.Task[None] | None = None
+) -> DockerAttachment:
+    """Let the event loop drive a connection, of which `early` was read already."""
     loop = asyncio.get_running_loop()
     _, connection = await loop.create_connection(Connection, sock=sock)
     if early:
         connection.feed(memoryview(early))
-    return DockerAttachment(connection)
+    return DockerAttachment(connection, carrier)

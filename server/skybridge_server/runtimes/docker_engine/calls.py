@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from ssl import SSLContext
 from typing import Any
 
 import requests
@@ -14,10 +15,11 @@ from skybridge_server.errors import ContainerGoneError
 from skybridge_server.models.functions import Network
 from skybridge_server.runtimes.base import ContainerRecord, ContainerSpec, Exit
 from skybridge_server.runtimes.docker_engine.client import Engine
-from skybridge_server.runtimes.docker_engine.errors import is_conflict, is_missing
+from skybridge_server.runtimes.docker_engine.errors import is_awake, is_conflict, is_missing
 from skybridge_server.runtimes.docker_engine.hardening import container_config
 from skybridge_server.runtimes.docker_engine.networks import ensure_egress
 from skybridge_server.runtimes.docker_engine.streams import open_stream
+from skybridge_server.runtimes.docker_engine.tls import client_context
 
 _RUNNING = {"running", "paused", "restarting"}
 _GOING = {"removing", "dead"}
@@ -29,6 +31,12 @@ def create(engine: Engine, spec: ContainerSpec) -> str:
         ensure_egress(engine.short)
     config = container_config(engine.short, engine.info, spec)
     return str(engine.short.create_container(**config)["Id"])
+
+
+def prepare_encryption(client: APIClient, container_id: str) -> tuple[APIClient, SSLContext]:
+    """Look for the container, and return what it takes to speak TLS with its engine."""
+    client.inspect_container(container_id)
+    return client, client_context(client)
 
 
 def request_wait(client: APIClient, container_id: str) -> requests.Response:
@@ -57,7 +65,7 @@ def signal(client: APIClient, container_id: str, name: str) -> None:
         if client.inspect_container(container_id)["State"]["Paused"]:
             client.unpause(container_id)
     except APIError as error:
-        if not is_conflict(error):  # it has ended
+        if not (is_conflict(error) or is_awake(error)):  # it has ended, or woke by itself
             raise
 
 

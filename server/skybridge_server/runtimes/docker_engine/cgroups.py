@@ -65,6 +65,7 @@ def _entry(path: Path, key: str) -> int | None:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text()
+        with path.open("rb", buffering=0) as file:
+            return file.read(4096).decode()
     except OSError:
         return ""

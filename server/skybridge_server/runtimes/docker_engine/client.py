@@ -40,6 +40,10 @@ class Engine:
         """Whether it is on this host, as far as its address tells."""
         return self.short.base_url.startswith("http+docker://")
 
+    @property
+    def encrypted(self) -> bool:
+        return self.short.base_url.startswith("https://")
+
 
 class EngineClient:
     """Runs calls in threads, connects when first used, and again after the engine was away."""
@@ -55,6 +59,12 @@ class EngineClient:
     @property
     def current(self) -> Engine | None:
         """The engine as last seen; None before the first call, and after a failure."""
+        return self._engine
+
+    async def connected(self) -> Engine:
+        """Return the engine, asking for it first where that was never done."""
+        if self._engine is None:
+            return await self.call(lambda engine: engine)
         return self._engine
 
     async def call(

@@ -19,6 +19,7 @@ from skybridge_server.runtimes.docker_engine.errors import (
     of_start,
     translating,
 )
+from skybridge_server.runtimes.docker_engine.tls_attachment import open_attachment
 
 
 class DockerContainers:
@@ -35,12 +36,24 @@ class DockerContainers:
             )
 
     async def attach(self, container_id: str) -> Attachment:
+        engine = await self._engine.connected()
+        attach = self._attach_encrypted if engine.encrypted else self._attach_plain
         with translating(of_container(container_id)):
-            sock, early = await self._engine.call(
-                lambda engine: request_attachment(engine.short, container_id),
-                undo=lambda _, taken: taken[0].close(),
-            )
-        return await drive(sock, early)
+            return await attach(container_id)
+
+    async def _attach_plain(self, container_id: str) -> Attachment:
+        sock, early = await self._engine.call(
+            lambda engine: request_attachment(engine.short, container_id),
+            undo=lambda _, taken: taken[0].close(),
+        )
+        return await drive(sock, early=early)
+
+    async def _attach_encrypted(self, container_id: str) -> Attachment:
+        client, context = await self._engine.call(
+            lambda engine: calls.prepare_encryption(engine.short, container_id)
+        )
+        sock, carrier = await open_attachment(client, container_id, context)
+        return await drive(sock, carrier=carrier)
 
     async def start(self, container_id: str) -> None:
         with translating(of_start(container_id)):

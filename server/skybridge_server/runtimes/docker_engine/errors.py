@@ -140,6 +140,11 @@ def _of_launch(error: APIError) -> SkybridgeError:
     return ContainerStartError(f"the container engine cannot start the function: {reason}")
 
 
+def is_awake(error: APIError) -> bool:
+    """Whether a container could not be unpaused because it was not paused."""
+    return "is not paused" in explanation(error)
+
+
 def explanation(error: APIError) -> str:
     """Return what the engine says."""
     return str(error.explanation or error).strip()
