@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import subprocess
 from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+import trustme
 
 from skybridge_client import AsyncClient, Client, Patience
 from tests.client.scripted import Scripted, serve
@@ -69,21 +69,14 @@ async def each(items: Iterable[Any]) -> AsyncIterator[Any]:
         yield item
 
 
-def openssl(folder: Path, *arguments: str) -> None:
-    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with ca.pem, and server and client certificates that it signed."""
     folder = tmp_path_factory.mktemp("tls")
-    new = ("req", "-newkey", "rsa:2048", "-nodes", "-days", "2")
-    openssl(folder, *new, "-x509", "-subj", "/CN=ca", "-keyout", "ca.key", "-out", "ca.pem")
-    (folder / "names").write_text("subjectAltName=IP:127.0.0.1")
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(folder / "ca.pem")
     for name in ("server", "client"):
-        openssl(
-            folder, *new[:-2], "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", "request"
-        )
-        signed = ("-in", "request", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial")
-        openssl(folder, "x509", "-req", *signed, "-extfile", "names", "-out", f"{name}.pem")
+        issued = ca.issue_cert("127.0.0.1")
+        issued.private_key_pem.write_to_path(folder / f"{name}.key")
+        (folder / f"{name}.pem").write_bytes(b"".join(p.bytes() for p in issued.cert_chain_pems))
     return folder

@@ -18,8 +18,10 @@ from skybridge_client.channel import (
     resolve_address,
     service_config,
 )
+from tests.client.commands import skybridge
 from tests.client.scripted import CUT, Scripted, serve
 
+FILES = {"ca": "ca.pem", "cert": "client.pem", "key": "client.key"}
 INFO = system_service.GetSystemInfoResponse(version="1")
 
 
@@ -133,6 +135,20 @@ def test_tls_from_the_environment(
     secure.on("GetSystemInfo", INFO)
     with Client() as client:
         assert client.system_info() == INFO
+
+
+def test_the_command_takes_tls_from_options_and_environment(
+    secure: Scripted, authority: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secure.on("GetSystemInfo", INFO).on("GetSystemInfo", INFO)
+    options = {name: str(authority / file) for name, file in FILES.items()}
+    flags = [word for name, file in options.items() for word in (f"--tls-{name}", file)]
+    assert skybridge(secure, *flags, "system", "--json").json == {"version": "1"}
+    for name, file in options.items():
+        monkeypatch.setenv(f"SKYBRIDGE_TLS_{name.upper()}", file)
+    assert skybridge(secure, "--tls", "system", "--json").json == {"version": "1"}
+    refused = skybridge(secure, "--no-tls", "executions", "cancel", "e")
+    assert refused.code == 69
 
 
 def test_a_server_of_another_authority_is_refused(secure: Scripted) -> None:

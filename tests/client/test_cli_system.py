@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from skybridge.faas.v1 import metrics_service_pb2 as metrics_service
 from skybridge.faas.v1 import system_service_pb2 as system_service
 from skybridge_client.cli.app import app
+from skybridge_client.cli.output import fields
 from skybridge_client.messages import (
     ContractKind,
     ExecutionState,
@@ -57,6 +58,11 @@ def test_metrics(server: Scripted) -> None:
     day, default = server.asked("GetFunctionMetrics")
     assert day.window.seconds == 86400
     assert not default.HasField("window")
+
+
+def test_repeated_messages_are_numbered() -> None:
+    paths = {path for path, _ in fields(METRICS)}
+    assert {"states[0].state", "states[0].count", "failures[0].count"} <= paths
 
 
 def test_metrics_with_known_use(server: Scripted) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -11,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skybridge.faas.v1.execution_service_pb2 import AttachExecutionResponse
-from skybridge_client import Client, Signal, UnavailableError
+from skybridge_client import AsyncClient, Client, Signal, UnavailableError
 from skybridge_client.errors import AbortedError
 from skybridge_client.messages import ExecutionEvent, InputAck
 from skybridge_client.stdin import CHUNK_BYTES, KEPT_BYTES, Stdin
-from tests.client.conftest import QUICK, Call
+from tests.client.conftest import QUICK, Call, each
 from tests.client.events import NAME, output, result
 from tests.client.scripted import CUT, Abort, Scripted, Visit, hang
 
@@ -175,6 +176,27 @@ def test_input_waits_while_nobody_takes_it(call: Call, server: Scripted) -> None
     call("attach", "cat", source())
     assert ahead == [KEPT_BYTES // CHUNK_BYTES + 1]
     assert len(container.stdin) == 40 * CHUNK_BYTES
+
+
+async def test_a_cancelled_task_ends_its_call(server: Scripted) -> None:
+    started, gone = asyncio.Event(), threading.Event()
+
+    def until_gone(visit: Visit) -> Iterator[Message]:
+        yield from hang(visit)
+        gone.set()
+
+    async def follow(client: AsyncClient) -> None:
+        async for _ in client.attach("cat", each([b"a"])):
+            started.set()
+
+    server.on("AttachExecution", *answers(output(1)), until_gone)
+    async with AsyncClient(server.address) as client:
+        task = asyncio.create_task(follow(client))
+        await started.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await asyncio.to_thread(gone.wait, 10)
 
 
 def test_an_end_of_the_execution_ends_the_reading_of_input(call: Call, server: Scripted) -> None:
