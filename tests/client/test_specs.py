@@ -64,8 +64,8 @@ def test_keywords_are_set_over_a_copy() -> None:
 
 
 def test_unknown_words_are_all_named() -> None:
-    with pytest.raises(TypeError, match="unknown fields of a function: imge, nework"):
-        build_function(Function(), {"nework": 1, "imge": "a", "user": "1"})
+    with pytest.raises(TypeError, match="unknown fields of a function: imgs, nets"):
+        build_function(Function(), {"nets": 1, "imgs": "a", "user": "1"})
     with pytest.raises(ValueError, match="'host' is none of none, egress"):
         build_function(None, {"network": "host"})
 
