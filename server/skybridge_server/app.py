@@ -38,6 +38,7 @@ from skybridge_server.services.recovery import Recovery
 from skybridge_server.services.registry import Registry
 from skybridge_server.services.rules import Limits
 from skybridge_server.services.slots import Slots
+from skybridge_server.services.sweeper import Sweeper
 from skybridge_server.services.system import SystemService
 from skybridge_server.services.telemetry import Telemetry
 from skybridge_server.services.watching import Watching
@@ -54,6 +55,7 @@ class Services:
     system: SystemService
     registry: Registry
     recovery: Recovery
+    sweeper: Sweeper
 
 
 def runtimes(settings: Settings) -> dict[str, Runtime]:
@@ -101,7 +103,7 @@ def wire(
     """Make all services over a store and engines, whichever they are."""
     slots = Slots(bounds.max_concurrent_executions, bounds.max_queued_executions)
     telemetry = Telemetry(registry_of_metrics, slots)
-    registry = Registry(engines, telemetry, server_id)
+    registry = Registry(repositories.executions, engines, telemetry, server_id)
     acceptance = Acceptance(repositories, engines, slots, registry)
     watching = Watching(repositories.executions, registry)
     logs = LogService(repositories, registry, watching)
@@ -116,7 +118,8 @@ def wire(
         metrics=MetricsService(repositories),
         system=SystemService(engines, slots, bounds, server_id=server_id, version=__version__),
         registry=registry,
-        recovery=Recovery(repositories, acceptance, registry, engines, server_id),
+        recovery=Recovery(repositories.executions, acceptance),
+        sweeper=Sweeper(registry, engines, server_id),
     )
 
 
@@ -147,7 +150,9 @@ async def serve(
         services = wire(repositories, engines, bounds, collectors, await repositories.server_id())
         opened.push_async_callback(services.deployments.close)
         housekeeping = Housekeeping(repositories.requests, settings.request_retention)
-        for background in (services.recovery, housekeeping):
+        opened.push_async_callback(services.registry.close, 0.0)  # also if the server cannot start
+        await services.recovery.run()
+        for background in (services.sweeper, housekeeping):
             opened.push_async_callback(background.close)
             await background.open()
 

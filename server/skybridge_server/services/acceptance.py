@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+import asyncio
+from datetime import UTC, datetime
 
-from skybridge_server.errors import (
-    AlreadyExistsError,
-    FailedPreconditionError,
-)
+from skybridge_server.errors import FailedPreconditionError
 from skybridge_server.models.executions import Execution
 from skybridge_server.models.functions import Function, FunctionState, Revision
 from skybridge_server.models.names import ExecutionName, RevisionName, new_id
+from skybridge_server.models.requests import Request
 from skybridge_server.repositories.base import Repositories
 from skybridge_server.services import idempotency
 from skybridge_server.services.active import ActiveExecution
@@ -20,6 +19,9 @@ from skybridge_server.services.registry import Registry
 from skybridge_server.services.requests import ExecutionRequest
 from skybridge_server.services.rules import Violations, check_contract_input
 from skybridge_server.services.slots import Slots, Ticket
+
+Accepted = tuple[ExecutionName, ActiveExecution | None]
+"""Name of an execution, and what stands in memory of it unless it has ended."""
 
 
 class Acceptance:
@@ -32,41 +34,29 @@ class Acceptance:
         self._engines = engines
         self._slots = slots
         self._registry = registry
+        self._storing: set[asyncio.Task[None]] = set()
 
     async def accept(
         self,
         request: ExecutionRequest,
         *,
         disconnect_grace: float | None,
-        time_left: timedelta | None = None,
-    ) -> tuple[ExecutionName, ActiveExecution | None]:
-        """Store and launch an execution, or find the one that the same request made before.
+        not_after: datetime | None = None,
+    ) -> Accepted:
+        """Store and launch an execution, or find the one that the same request made before."""
 
-        Returns its name, and what stands in memory of it unless it has ended.
-        """
-        first = await self._find(request)
-        if first is not None:
-            return first, self._registry.get(first)
-        function = await self._repositories.functions.get(request.function)
-        revision = await self._revision_to_run(function)
-        with Violations() as wrong:
-            check_contract_input(request.input, revision.spec.contract, wrong)
-        self._engines.check(revision.spec.runtime)
-        ticket = self._slots.enter(function.uid, revision.spec.scaling)
-        try:
-            active = self._activate(_new_execution(request, function), revision, ticket)
-            active.input = request.input
+        async def do() -> Accepted:
+            active = await self._admit(request)
             active.disconnect_grace = disconnect_grace
-            active.not_after = None if time_left is None else datetime.now(UTC) + time_left
-            first = await self._store(active, request)
-        except BaseException:
-            ticket.release()
-            raise
-        if first is not None:
-            ticket.release()
-            return first, self._registry.get(first)
-        self._registry.launch(active)
-        return active.name, active
+            active.not_after = not_after
+            await self._store(active, request)
+            return active.name, active
+
+        async def repeat(recorded: Request) -> Accepted:
+            name = ExecutionName(request.function.namespace, recorded.resource)
+            return name, self._registry.get(name)
+
+        return await idempotency.once(self._repositories.requests, request.key, do, repeat)
 
     async def readmit(self, execution: Execution) -> None:
         """Launch an execution that an earlier process accepted and that still waits."""
@@ -74,15 +64,21 @@ class Acceptance:
             RevisionName(execution.function, execution.revision)
         )
         ticket = self._slots.enter(execution.function_uid, revision.spec.scaling, always=True)
-        active = self._activate(execution, revision, ticket)
-        active.input = await self._repositories.executions.get_input(execution.name)
-        self._registry.launch(active)
+        try:
+            self._registry.launch(self._activate(execution, revision, ticket))
+        except BaseException:
+            ticket.release()
+            raise
 
-    async def _find(self, request: ExecutionRequest) -> ExecutionName | None:
-        recorded = await idempotency.find(self._repositories.requests, request.key)
-        if recorded is None:
-            return None
-        return ExecutionName(request.function.namespace, recorded.resource)
+    async def _admit(self, request: ExecutionRequest) -> ActiveExecution:
+        """Check whether the function can be executed now, and take a place in the queue."""
+        function = await self._repositories.functions.get(request.function)
+        revision = await self._revision_to_run(function)
+        with Violations() as wrong:
+            check_contract_input(request.input, revision.spec.contract, wrong)
+        self._engines.check(revision.spec.runtime)
+        ticket = self._slots.enter(function.uid, revision.spec.scaling)
+        return self._activate(_new_execution(request, function), revision, ticket)
 
     async def _revision_to_run(self, function: Function) -> Revision:
         if function.state is FunctionState.DISABLED:
@@ -105,19 +101,29 @@ class Acceptance:
         journal = Journal(execution, self._repositories.executions, limit)
         return ActiveExecution(journal, revision, ticket)
 
-    async def _store(
-        self, active: ActiveExecution, request: ExecutionRequest
-    ) -> ExecutionName | None:
-        """Store an execution; if its request was recorded meanwhile, return that one's name."""
-        first_event = active.journal.first_event()
-        execution = active.journal.execution
+    async def _store(self, active: ActiveExecution, request: ExecutionRequest) -> None:
+        """Store and launch an execution, to the end: what is on disk must not be left lying."""
+        storing = asyncio.create_task(self._store_and_launch(active, request))
+        self._storing.add(storing)
+        storing.add_done_callback(self._storing.discard)
+        try:
+            await asyncio.shield(storing)
+        except asyncio.CancelledError:
+            storing.add_done_callback(lambda _: active.leave_alone(active.not_after))
+            raise
+
+    async def _store_and_launch(self, active: ActiveExecution, request: ExecutionRequest) -> None:
+        execution, first_event = active.journal.open()
         record = idempotency.record(request.key, resource=execution.name.execution)
+        self._registry.expect(active)
         try:
             await self._repositories.executions.add(execution, request.input, [first_event], record)
-        except AlreadyExistsError:
-            return await self._find(request)
+        except BaseException:
+            self._registry.forget(active)
+            active.ticket.release()
+            raise
         active.journal.stored([first_event])
-        return None
+        self._registry.launch(active)
 
 
 def _new_execution(request: ExecutionRequest, function: Function) -> Execution:
@@ -131,5 +137,4 @@ def _new_execution(request: ExecutionRequest, function: Function) -> Execution:
         interactive=request.interactive,
         traceparent=request.traceparent,
         labels=request.labels,
-        last_sequence=0,
     )

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from skybridge_server.errors import FailedPreconditionError
 from skybridge_server.models.executions import Execution, ExecutionState, Failure, FailureReason
@@ -22,17 +22,19 @@ from skybridge_server.services.journal import Journal
 from skybridge_server.services.slots import Ticket
 from skybridge_server.services.stdin import Stdin
 
+CLOCK_SLACK = timedelta(milliseconds=100)
+"""A caller whose deadline passes may hang up that much before our own clock says so."""
+
 _CANCELLABLE = frozenset({ExecutionState.STARTING, ExecutionState.RUNNING})
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class ActiveExecution:
     """An execution between its acceptance and its end."""
 
     journal: Journal
     revision: Revision
     ticket: Ticket
-    input: bytes = b""
     disconnect_grace: float | None = None
     """Seconds that it lives without a caller; None: for ever."""
     not_after: datetime | None = None
@@ -47,7 +49,7 @@ class ActiveExecution:
     stdin: Stdin = field(default_factory=Stdin)
     _exited: bool = False
     _callers: int = 0
-    _abandoned: asyncio.TimerHandle | None = None
+    _grace: asyncio.TimerHandle | None = None
 
     @property
     def name(self) -> ExecutionName:
@@ -65,35 +67,12 @@ class ActiveExecution:
     def exited(self) -> None:
         """Note that the process has ended: from now on nothing can stop it any more."""
         self._exited = True
+        self._cancel_grace()
 
     async def end(self) -> Execution:
         """Wait for its end, and return it as it then is."""
         await self.over.wait()
         return self.journal.execution
-
-    @contextmanager
-    def caller(self) -> Iterator[None]:
-        """Count as a caller of it. When the last one leaves, its grace runs."""
-        self._callers += 1
-        if self._abandoned is not None:
-            self._abandoned.cancel()
-            self._abandoned = None
-        try:
-            yield
-        finally:
-            self._callers -= 1
-            if not self._callers and self.disconnect_grace is not None:
-                self._abandon(self.disconnect_grace)
-
-    def _abandon(self, grace: float) -> None:
-        if grace > 0:
-            loop = asyncio.get_running_loop()
-            self._abandoned = loop.call_later(grace, self._stop_abandoned)
-        else:
-            self._stop_abandoned()
-
-    def _stop_abandoned(self) -> None:
-        self.stop(FailureReason.DISCONNECTED, "its caller went away")
 
     async def running(self) -> Attachment:
         """Wait until its process runs, and return the connection to it.
@@ -107,3 +86,39 @@ class ActiveExecution:
                 )
             await self.attached.wait()
         return self.attachment
+
+    # -- callers --------------------------------------------------------------------------------
+
+    @contextmanager
+    def caller(self, deadline: datetime | None = None) -> Iterator[None]:
+        """Count as a caller of it, until a deadline. When the last one leaves, its grace runs."""
+        self._callers += 1
+        self._cancel_grace()
+        try:
+            yield
+        finally:
+            self._callers -= 1
+            self.leave_alone(deadline)
+
+    def leave_alone(self, deadline: datetime | None = None) -> None:
+        """Let its grace run, if it needs a caller and has none.
+
+        A caller that left at its `deadline` did not just go away, and says so.
+        """
+        if self._callers or self.disconnect_grace is None or self._exited:
+            return
+        if deadline is not None and datetime.now(UTC) >= deadline - CLOCK_SLACK:
+            self.stop(FailureReason.DEADLINE, "the caller's deadline passed")
+        elif self.disconnect_grace > 0:
+            loop = asyncio.get_running_loop()
+            self._grace = loop.call_later(self.disconnect_grace, self._stop_abandoned)
+        else:
+            self._stop_abandoned()
+
+    def _cancel_grace(self) -> None:
+        if self._grace is not None:
+            self._grace.cancel()
+            self._grace = None
+
+    def _stop_abandoned(self) -> None:
+        self.stop(FailureReason.DISCONNECTED, "its caller went away")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from skybridge_server.errors import FailedPreconditionError
+from skybridge_server.errors import ContainerGoneError, FailedPreconditionError
 from skybridge_server.models.journal import Event, Result
 from skybridge_server.models.names import ExecutionName
 from skybridge_server.services.active import ActiveExecution
@@ -37,8 +38,11 @@ class AttachSession:
         self._active = active
         self._engines = engines
         self._watching = watching
-        self._after = after
+        self._sequence = after
         self._items: asyncio.Queue[Item | Exception] = asyncio.Queue(QUEUED_ITEMS)
+        self._calling = contextlib.ExitStack()
+        if active is not None:
+            self._calling.enter_context(active.caller())
 
     async def write(self, offset: int, data: bytes, end: bool) -> None:
         """Write to stdin what was not taken before, and close it if `end`.
@@ -47,25 +51,23 @@ class AttachSession:
         another caller writes. Once the process has ended or closed its stdin, what is written is
         thrown away: the result tells the rest.
         """
-        active = self._active
-        if active is None:
+        if self._active is None:
             return
-        active.stdin.claim(self)
-        fresh = active.stdin.fresh(offset, data)
+        stdin = self._active.stdin
+        stdin.claim(self)
         try:
-            attachment = await active.running()
-            await active.stdin.write(attachment, fresh, end=end)
-        except (FailedPreconditionError, OSError):
-            active.stdin.closed = True
-        stdin = active.stdin
-        sequence = active.journal.last_sequence
-        await self._items.put(InputAck(stdin.committed, stdin.closed, sequence, datetime.now(UTC)))
+            attachment = await self._active.running()
+            await stdin.write(attachment, offset, data, end=end)
+        except FailedPreconditionError:  # it ended before its process ran
+            stdin.closed = True
+        now = datetime.now(UTC)
+        await self._items.put(InputAck(stdin.committed, stdin.closed, self._sequence, now))
 
     async def signal(self, name: str) -> None:
         """Send a signal to the process; nothing happens once it has ended."""
         if self._active is None:
             return
-        with contextlib.suppress(FailedPreconditionError):
+        with contextlib.suppress(FailedPreconditionError, ContainerGoneError):
             await self._active.running()
             runtime = self._engines.get(self._active.revision.spec.runtime)
             await runtime.containers.signal(self._active.container_id, name)
@@ -78,6 +80,11 @@ class AttachSession:
                 item = await self._items.get()
                 if isinstance(item, Exception):
                     raise item
+                if isinstance(item, InputAck):
+                    # The events that came since it was made have been read before it.
+                    yield replace(item, sequence=self._sequence)
+                    continue
+                self._sequence = item.sequence
                 yield item
                 if isinstance(item, Event) and isinstance(item.body, Result):
                     return
@@ -86,11 +93,11 @@ class AttachSession:
             await asyncio.gather(pump, return_exceptions=True)
 
     async def _pump(self, heartbeat: timedelta) -> None:
+        items = self._watching.watch(self.name, after=self._sequence, heartbeat=heartbeat)
         try:
-            async for item in self._watching.watch(
-                self.name, after=self._after, heartbeat=heartbeat
-            ):
-                await self._items.put(item)
+            async with contextlib.aclosing(items):
+                async for item in items:
+                    await self._items.put(item)
         except Exception as error:  # noqa: BLE001 - the reader raises it
             await self._items.put(error)
 
@@ -98,3 +105,4 @@ class AttachSession:
         """Let others write stdin; the execution lives on for its grace."""
         if self._active is not None:
             self._active.stdin.release(self)
+        self._calling.close()

@@ -1,55 +1,47 @@
-"""Deployments: from a function's specification to an active revision, and back."""
+"""Deployments: which revisions a function has, and which one executions run."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from contextlib import aclosing
+from dataclasses import dataclass
 
 import structlog
 
-from skybridge_server.errors import (
-    AbortedError,
-    AlreadyExistsError,
-    FailedPreconditionError,
-    ImageNotFoundError,
-    SkybridgeError,
-)
-from skybridge_server.models.functions import (
-    Function,
-    FunctionSpec,
-    FunctionState,
-    PullPolicy,
-    Revision,
-)
-from skybridge_server.models.names import FunctionName, RevisionName, new_id
+from skybridge_server.errors import FailedPreconditionError, SkybridgeError
+from skybridge_server.models.functions import Function, Revision
+from skybridge_server.models.names import FunctionName, RevisionName
 from skybridge_server.models.paging import Page, PageRequest
+from skybridge_server.models.requests import Request
 from skybridge_server.repositories.base import Repositories
-from skybridge_server.runtimes.base import Credentials, Image, PullProgress, Runtime
+from skybridge_server.runtimes.base import Credentials, Image, PullProgress
 from skybridge_server.services import idempotency
+from skybridge_server.services.deployer import Deployer, activated, check_same
 from skybridge_server.services.engines import Engines
-from skybridge_server.services.functions import FunctionService, check_etag
-from skybridge_server.services.requests import DeploymentPhase, RequestKey
-from skybridge_server.services.rules import Limits, check_image
-
-Step = DeploymentPhase | PullProgress | Revision
-
-QUEUED_STEPS = 256
-"""Steps that wait for a slow caller; layers' progress beyond is left out."""
+from skybridge_server.services.functions import FunctionService, check_etag, first_answer
+from skybridge_server.services.progress import Progress, Step
+from skybridge_server.services.pulling import pull
+from skybridge_server.services.requests import RequestKey
+from skybridge_server.services.rules import Limits
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True, eq=False)
-class _Progress:
-    """What a running deployment tells; it does not care whether anybody listens."""
+class _Deployment:
+    """A deployment under way."""
 
-    steps: asyncio.Queue[Step | None] = field(default_factory=asyncio.Queue)
+    key: RequestKey | None
+    task: asyncio.Task[Revision]
+    progress: Progress
 
-    def tell(self, step: Step) -> None:
-        if not isinstance(step, PullProgress) or self.steps.qsize() < QUEUED_STEPS:
-            self.steps.put_nowait(step)
+    def asked_by(self, key: RequestKey | None) -> bool:
+        """Tell whether a request is a repeat of the one that asked for this deployment."""
+        if self.key is None or key is None or self.key.request_id != key.request_id:
+            return False
+        idempotency.check_same(key, self.key.fingerprint)
+        return True
 
 
 class DeploymentService:
@@ -66,7 +58,7 @@ class DeploymentService:
         self._functions = functions
         self._engines = engines
         self._limits = limits
-        self._tasks: set[asyncio.Task[Revision]] = set()
+        self._tasks: dict[asyncio.Task[Revision], _Deployment] = {}
 
     async def deploy(
         self,
@@ -78,22 +70,27 @@ class DeploymentService:
     ) -> AsyncGenerator[Step]:
         """Deploy a function and yield the steps; the last is the revision.
 
-        The deployment goes on when nobody reads the steps any more. NotFoundError, AbortedError,
-        FailedPreconditionError and UnavailableError of all kinds.
+        The deployment goes on when nobody reads the steps any more, and a repeat of its request
+        joins it. NotFoundError, AbortedError, FailedPreconditionError and UnavailableError of all
+        kinds.
         """
-        if (first := await self._first_answer(name, key)) is not None:
-            yield first
+
+        async def do() -> _Deployment | Revision:
+            function = await self._repositories.functions.get(name)
+            check_etag(function, etag)
+            return self._under_way(key) or self._begin(function, credentials, key)
+
+        async def repeat(recorded: Request) -> _Deployment | Revision:
+            return await self.get_revision(RevisionName(name, int(recorded.resource)))
+
+        found = await idempotency.once(self._repositories.requests, key, do, repeat)
+        if isinstance(found, Revision):
+            yield found
             return
-        function = await self._repositories.functions.get(name)
-        check_etag(function, etag)
-        progress = _Progress()
-        task = asyncio.create_task(self._deploy(function, credentials, key, progress))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(lambda _: progress.steps.put_nowait(None))
-        while (step := await progress.steps.get()) is not None:
-            yield step
-        yield await task
+        async with aclosing(found.progress.steps()) as steps:
+            async for step in steps:
+                yield step
+        yield found.task.result()
 
     async def rollback(
         self, name: FunctionName, number: int, *, etag: str, key: RequestKey | None
@@ -102,20 +99,19 @@ class DeploymentService:
 
         NotFoundError, AbortedError, FailedPreconditionError, RuntimeUnavailableError.
         """
-        if (first := await idempotency.find(self._repositories.requests, key)) and first.function:
-            return first.function
-        function = await self._repositories.functions.get(name)
-        revision = await self._earlier_revision(function, number)
-        image = await self._engines.get(revision.spec.runtime).images.get(revision.image_id)
-        if image is None:
-            raise FailedPreconditionError(
-                f"the engine no longer has the image of revision '{revision.name}' "
-                f"({revision.image_id}): pull or build it again, or deploy the function",
-                reason="IMAGE_GONE",
-            )
-        return await self._functions.change(
-            name, lambda f: _activated(f, revision.name.number), etag=etag, key=key
-        )
+
+        async def do() -> Function:
+            function = await self._repositories.functions.get(name)
+            revision = await self._earlier_revision(function, number)
+            await self._check_image(revision)
+
+            def change(current: Function) -> Function:
+                check_same(current, function)
+                return activated(current, revision.name.number)
+
+            return await self._functions.change(name, change, etag=etag, key=key)
+
+        return await idempotency.once(self._repositories.requests, key, do, first_answer)
 
     async def get_revision(self, name: RevisionName) -> Revision:
         """Return a revision. NotFoundError."""
@@ -129,153 +125,55 @@ class DeploymentService:
         self, image: str, runtime: str, credentials: Credentials | None
     ) -> AsyncGenerator[PullProgress | Image]:
         """Pull an image under the trust policy, and yield its progress; the last is the image."""
-        reference = str(check_image(image, self._limits))
         images = self._engines.get(runtime).images
-        async for progress in images.pull(reference, credentials):
-            yield progress
-        pulled = await images.get(reference)
-        if pulled is None:
-            raise ImageNotFoundError(f"image '{image}' vanished from the engine after its pull")
-        yield pulled
+        async with aclosing(pull(images, image, self._limits, credentials)) as steps:
+            async for step in steps:
+                yield step
 
     async def close(self) -> None:
         """Give up what is being deployed; nothing half-made is kept."""
-        for task in self._tasks:
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    # -- deploying ------------------------------------------------------------------------------
+    # -- inside ---------------------------------------------------------------------------------
 
-    async def _first_answer(self, name: FunctionName, key: RequestKey | None) -> Revision | None:
-        recorded = await idempotency.find(self._repositories.requests, key)
-        if recorded is None:
-            return None
-        return await self.get_revision(RevisionName(name, int(recorded.resource)))
+    def _under_way(self, key: RequestKey | None) -> _Deployment | None:
+        """Return the deployment that the same request began before."""
+        return next((each for each in self._tasks.values() if each.asked_by(key)), None)
 
-    async def _deploy(
-        self,
-        function: Function,
-        credentials: Credentials | None,
-        key: RequestKey | None,
-        progress: _Progress,
-    ) -> Revision:
-        try:
-            image = await self._prepare_image(function.spec, credentials, progress)
-            progress.tell(DeploymentPhase.ACTIVATING)
-            return await self._activate(function, image, key)
-        except SkybridgeError as error:
-            await self._note_failure(function, error)
-            raise
+    def _begin(
+        self, function: Function, credentials: Credentials | None, key: RequestKey | None
+    ) -> _Deployment:
+        progress = Progress()
+        deployer = Deployer(self._repositories, self._functions, self._engines, self._limits)
+        task = asyncio.create_task(deployer.deploy(function, credentials, key, progress))
+        self._tasks[task] = _Deployment(key, task, progress)
+        task.add_done_callback(self._ended)
+        return self._tasks[task]
 
-    async def _prepare_image(
-        self, spec: FunctionSpec, credentials: Credentials | None, progress: _Progress
-    ) -> Image:
-        progress.tell(DeploymentPhase.RESOLVING)
-        reference = str(check_image(spec.image, self._limits))
-        runtime = self._engines.get(spec.runtime)
-        image = await runtime.images.get(reference)
-        if spec.pull_policy is PullPolicy.NEVER and image is None:
-            raise ImageNotFoundError(
-                f"the engine has no image '{spec.image}', and spec.pull_policy is NEVER: build or "
-                "load it there, or set IF_NOT_PRESENT"
-            )
-        if image is None or spec.pull_policy is PullPolicy.ALWAYS:
-            progress.tell(DeploymentPhase.PULLING)
-            async for step in self.pull(spec.image, spec.runtime, credentials):
-                if isinstance(step, Image):
-                    image = step
-                else:
-                    progress.tell(step)
-        assert image is not None  # noqa: S101 - pull ends with an image, or raises
-        progress.tell(DeploymentPhase.CHECKING)
-        await _check_runnable(image, spec, runtime)
-        return image
-
-    async def _activate(self, function: Function, image: Image, key: RequestKey | None) -> Revision:
-        """Store the revision and switch to it; again, if somebody else wrote in between."""
-        while True:
-            current = await self._repositories.functions.get(function.name)
-            if current.uid != function.uid:
-                raise AbortedError(
-                    f"function '{function.name}' was deleted and created again meanwhile",
-                    reason="FUNCTION_REPLACED",
-                )
-            number = 1 + await self._repositories.revisions.latest_number(function.name)
-            revision = _revision(function, number, image)
-            try:
-                await self._repositories.revisions.activate_new(
-                    _activated(current, number),
-                    revision,
-                    expected_etag=current.etag,
-                    request=idempotency.record(key, resource=str(number)),
-                )
-            except AbortedError:
-                continue
-            except AlreadyExistsError:
-                if (first := await self._first_answer(function.name, key)) is not None:
-                    return first
-                raise
-            return revision
-
-    async def _note_failure(self, function: Function, error: SkybridgeError) -> None:
-        """Leave a word about the failure at the function; the caller may be gone."""
-
-        def note(current: Function) -> Function:
-            return replace(current, state_message=f"last deployment failed: {error.message}")
-
-        try:
-            await self._functions.change(function.name, note, etag="", key=None)
-        except SkybridgeError as second:
-            log.warning("failed deployment not noted", function=str(function.name), error=second)
+    def _ended(self, task: asyncio.Task[Revision]) -> None:
+        self._tasks.pop(task).progress.end()
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, SkybridgeError):
+            log.error("deployment broke", exc_info=error)  # perhaps nobody else sees it
 
     async def _earlier_revision(self, function: Function, number: int) -> Revision:
-        if number:
-            return await self.get_revision(RevisionName(function.name, number))
-        if function.active_revision <= 1:
+        if not number and function.active_revision <= 1:
             raise FailedPreconditionError(
                 f"function '{function.name}' has no revision before the active one",
                 reason="NO_EARLIER_REVISION",
             )
-        return await self.get_revision(RevisionName(function.name, function.active_revision - 1))
-
-
-def _activated(function: Function, number: int) -> Function:
-    disabled = function.state is FunctionState.DISABLED
-    return replace(
-        function,
-        active_revision=number,
-        state=FunctionState.DISABLED if disabled else FunctionState.ACTIVE,
-        state_message="",
-        etag=new_id(),
-        update_time=datetime.now(UTC),
-    )
-
-
-def _revision(function: Function, number: int, image: Image) -> Revision:
-    return Revision(
-        name=RevisionName(function.name, number),
-        spec=function.spec,
-        image_id=image.id,
-        image_digest=image.digest,
-        platform=image.platform,
-        image_bytes=image.size_bytes,
-        generation=function.generation,
-        create_time=datetime.now(UTC),
-    )
-
-
-async def _check_runnable(image: Image, spec: FunctionSpec, runtime: Runtime) -> None:
-    engine = await runtime.check()
-    if image.platform.split("/")[:2] != engine.platform.split("/")[:2]:
-        raise FailedPreconditionError(
-            f"image '{spec.image}' is for {image.platform}, the engine runs {engine.platform}: "
-            "build it for that platform",
-            reason="IMAGE_PLATFORM",
-            metadata={"image_platform": image.platform, "engine_platform": engine.platform},
+        return await self.get_revision(
+            RevisionName(function.name, number or function.active_revision - 1)
         )
-    if not (spec.command or image.entrypoint or spec.args or image.command):
-        raise FailedPreconditionError(
-            f"image '{spec.image}' has no entry point: set spec.command, or ENTRYPOINT in the "
-            "image",
-            reason="NO_ENTRY_POINT",
-        )
+
+    async def _check_image(self, revision: Revision) -> None:
+        images = self._engines.get(revision.spec.runtime).images
+        if await images.get(revision.image_id) is None:
+            raise FailedPreconditionError(
+                f"the engine no longer has the image of revision '{revision.name}' "
+                f"({revision.image_id}): pull or build it again, or deploy the function",
+                reason="IMAGE_GONE",
+            )

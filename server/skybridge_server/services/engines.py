@@ -123,5 +123,11 @@ class Engines:
                 runtime=engine.runtime.name,
                 detail=engine.message,
             )
-            for callback in self._on_change:
+            self._tell()
+
+    def _tell(self) -> None:
+        for callback in self._on_change:
+            try:
                 callback()
+            except Exception:
+                log.exception("callback broke")  # the others, and the next look, must come

@@ -58,18 +58,14 @@ class ExecutionService:
 
         Cancelling this coroutine cancels the execution.
         """
+        not_after = None if time_left is None else datetime.now(UTC) + time_left
         name, active = await self._acceptance.accept(
-            request, disconnect_grace=0.0, time_left=time_left
+            request, disconnect_grace=0.0, not_after=not_after
         )
         if active is None:
             return await self.get(name)
-        with active.caller():
-            try:
-                return await active.end()
-            except asyncio.CancelledError:
-                if active.not_after is not None and datetime.now(UTC) >= active.not_after:
-                    active.stop(FailureReason.DEADLINE, "the caller's deadline passed")
-                raise
+        with active.caller(not_after):
+            return await active.end()
 
     async def start(self, request: ExecutionRequest) -> Execution:
         """Start an execution that is bound to no caller; return it once it is stored."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Protocol
 
-from skybridge_server.errors import AbortedError, AlreadyExistsError
+from skybridge_server.errors import AbortedError, AlreadyExistsError, NotFoundError
 from skybridge_server.models.functions import Function, FunctionState
 from skybridge_server.models.names import FunctionName, new_id
 from skybridge_server.models.paging import FunctionQuery, Page, PageRequest
+from skybridge_server.models.requests import Request
 from skybridge_server.repositories.base import Repositories
 from skybridge_server.services import idempotency
 from skybridge_server.services.requests import FunctionDraft, RequestKey
@@ -41,8 +43,6 @@ class FunctionService:
         validate_only: bool,
     ) -> Function:
         """Create a function. AlreadyExistsError."""
-        if (first := await self._first_answer(key)) is not None:
-            return first
         now = datetime.now(UTC)
         function = Function(
             name=name,
@@ -55,14 +55,14 @@ class FunctionService:
             etag=new_id(),
         )
         if validate_only:
+            await self._check_free(name)
             return function
-        try:
+
+        async def do() -> Function:
             await self._functions.create(function, idempotency.record(key, function=function))
-        except AlreadyExistsError:
-            if (first := await self._first_answer(key)) is not None:
-                return first
-            raise
-        return function
+            return function
+
+        return await idempotency.once(self._repositories.requests, key, do, first_answer)
 
     async def get(self, name: FunctionName) -> Function:
         """Return a function. NotFoundError."""
@@ -119,16 +119,29 @@ class FunctionService:
 
         NotFoundError, AbortedError, FailedPreconditionError.
         """
-        if await idempotency.find(self._repositories.requests, key) is not None:
-            return
-        function = await self._functions.get(name)
-        check_etag(function, etag)
+
+        async def do() -> None:
+            while True:
+                function = await self._functions.get(name)
+                check_etag(function, etag)
+                try:
+                    return await self._delete(function, force=force, key=key)
+                except AbortedError:
+                    if etag:
+                        raise
+
+        async def repeat(_: Request) -> None:
+            """Nothing is left to say."""
+
+        await idempotency.once(self._repositories.requests, key, do, repeat)
+
+    async def _delete(self, function: Function, *, force: bool, key: RequestKey | None) -> None:
         if force:
             # Disabled first, so that nothing new starts while the rest is stopped.
-            function = await self.set_enabled(name, False, etag=function.etag, key=None)
+            function = await self.set_enabled(function.name, False, etag=function.etag, key=None)
             await self._executions.cancel_all(function.uid)
         await self._functions.delete(
-            name, expected_etag=function.etag, request=idempotency.record(key)
+            function.name, expected_etag=function.etag, request=idempotency.record(key)
         )
 
     async def change(
@@ -143,26 +156,38 @@ class FunctionService:
 
         With an `etag`, only if the function still has it. NotFoundError, AbortedError.
         """
-        if (first := await self._first_answer(key)) is not None:
-            return first
-        while True:
-            function = await self._functions.get(name)
-            check_etag(function, etag)
-            changed = replace(change(function), etag=new_id(), update_time=datetime.now(UTC))
-            record = idempotency.record(key, function=changed)
-            try:
-                await self._functions.update(changed, expected_etag=function.etag, request=record)
-            except AbortedError:
-                continue  # with the caller's etag, the next look refuses
-            except AlreadyExistsError:
-                if (first := await self._first_answer(key)) is not None:
-                    return first
-                raise
-            return changed
 
-    async def _first_answer(self, key: RequestKey | None) -> Function | None:
-        recorded = await idempotency.find(self._repositories.requests, key)
-        return None if recorded is None else recorded.function
+        async def do() -> Function:
+            while True:
+                function = await self._functions.get(name)
+                check_etag(function, etag)
+                changed = replace(change(function), etag=new_id(), update_time=datetime.now(UTC))
+                record = idempotency.record(key, function=changed)
+                try:
+                    await self._functions.update(
+                        changed, expected_etag=function.etag, request=record
+                    )
+                except AbortedError:
+                    continue  # with the caller's etag, the next look refuses
+                return changed
+
+        return await idempotency.once(self._repositories.requests, key, do, first_answer)
+
+    async def _check_free(self, name: FunctionName) -> None:
+        with suppress(NotFoundError):
+            await self._functions.get(name)
+            raise AlreadyExistsError(
+                f"function '{name}' exists already: choose another name, or update it",
+                reason="FUNCTION_EXISTS",
+                metadata={"resource": str(name)},
+            )
+
+
+async def first_answer(recorded: Request) -> Function:
+    """Return what the first request of this id was answered."""
+    if recorded.function is None:
+        raise AssertionError(f"{recorded.method} was recorded without its answer")
+    return recorded.function
 
 
 def check_etag(function: Function, etag: str) -> None:

@@ -39,4 +39,6 @@ class Housekeeping:
                 await self._requests.prune(datetime.now(UTC) - self._request_retention)
             except StorageError as error:
                 log.warning("request ids not pruned", detail=error.message)
+            except Exception:
+                log.exception("housekeeping broke")
             await asyncio.sleep(INTERVAL.total_seconds())

@@ -10,9 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
+
+import structlog
 
 from skybridge_server.errors import StorageError
 from skybridge_server.models.executions import TRANSITIONS, Execution, ExecutionState
@@ -31,11 +34,15 @@ from skybridge_server.repositories.base import ExecutionRepository
 from skybridge_server.services.bell import Bell
 
 UNSTORED_BYTES = 4 * MIB
-"""Output that may wait for the disk; the container is held back beyond."""
+"""What may wait for the disk; the container is held back beyond."""
 RECENT_BYTES = 1 * MIB
+SMALL_OUTPUT = 8 * KIB
+"""Pieces of output are put together up to this size while they wait for the disk."""
 EVENT_COST = 256
 """What an event without data weighs in memory, about."""
 LOG_TAIL_BYTES = 8 * KIB
+
+log = structlog.get_logger(__name__)
 
 
 class Journal:
@@ -49,9 +56,11 @@ class Journal:
         self._output_limit = output_limit
         self._sequence = execution.last_sequence
         self._stored = execution.last_sequence
+        self._unstored: list[Event] = []
+        self._unstored_state: Execution | None = None
         self._unstored_bytes = 0
+        self._writing: asyncio.Task[None] | None = None
         self._failure: StorageError | None = None
-        self._writes: set[asyncio.Task[None]] = set()
         self._recent: deque[Event] = deque()
         self._recent_bytes = 0
         self._written = dict.fromkeys(OutputStream, 0)
@@ -61,9 +70,11 @@ class Journal:
 
     # -- writing --------------------------------------------------------------------------------
 
-    def first_event(self) -> Event:
-        """Return the event that the execution is stored with."""
-        return self._next(StateChange(self.execution.state))
+    def open(self) -> tuple[Execution, Event]:
+        """Return the execution as it is to be stored, and its first event."""
+        event = self._next(StateChange(self.execution.state))
+        self.execution = self._snapshot()
+        return self.execution, event
 
     def stored(self, events: Sequence[Event]) -> None:
         """Publish events that are on disk."""
@@ -79,12 +90,13 @@ class Journal:
         """Enter a state that is not final."""
         self._check_transition(state)
         self.execution = replace(self.execution, state=state, **changes)  # type: ignore[arg-type]
-        self._write([self._next(StateChange(state))], self._snapshot())
+        self._write(self._next(StateChange(state)))
+        self._unstored_state = self._snapshot()
 
     async def add_output(self, stream: OutputStream, data: bytes) -> None:
         """Keep what the function wrote, up to its limit; wait only for the disk.
 
-        StorageError once the store has refused output.
+        StorageError once the store has refused something.
         """
         if self._failure is not None:
             raise self._failure
@@ -96,14 +108,21 @@ class Journal:
         data = data[:room]
         if stream is OutputStream.STDERR:
             self.log_tail = (self.log_tail + data)[-LOG_TAIL_BYTES:]
-        self._unstored_bytes += len(data)
-        self._write([self._next(Output(stream, offset, data))], None)
-        while self._unstored_bytes > UNSTORED_BYTES and self._failure is None:
+        if not self._lengthen_last(stream, data):
+            self._write(self._next(Output(stream, offset, data)))
+        while self._unstored_bytes > UNSTORED_BYTES:
             await self._bell.wait()
 
     def output_truncated(self, stream: OutputStream) -> bool:
         """Tell whether some of a stream passed its limit."""
         return self._written[stream] > self._output_limit
+
+    async def flush(self) -> None:
+        """Wait until all is on disk. StorageError if something never will be."""
+        while self._writing is not None:
+            await asyncio.wait({self._writing})
+        if self._failure is not None:
+            raise self._failure
 
     async def end(self, execution: Execution, *, gap_reason: GapReason | None = None) -> None:
         """Store the end of the execution: gaps, if any, then the result.
@@ -112,17 +131,18 @@ class Journal:
         StorageError when the store cannot take it; the end can then be tried again.
         """
         self._check_transition(execution.state)
-        await self._drain()
+        with suppress(StorageError):  # what was refused becomes a gap
+            await self.flush()
+        self._sequence = self._stored
         gaps = [gap for s in OutputStream if (gap := self._gap(s, gap_reason)) is not None]
         events = [self._next(gap) for gap in gaps]
         ended = replace(self._snapshot(execution), last_sequence=self._sequence + 1)
         events.append(self._next(Result(ended)))
-        try:
-            await self._repository.append(ended.name, events, ended)
-        except StorageError:
-            self._sequence -= len(events)
-            raise
+        await self._repository.append(ended.name, events, ended)
         self.execution = ended
+        # Those who are far behind may keep this for long: they find the rest in the store.
+        self._recent.clear()
+        self._recent_bytes = 0
         self.stored(events)
 
     def snapshot(self) -> Execution:
@@ -182,35 +202,51 @@ class Journal:
         over = GapReason.OUTPUT_LIMIT if self._failure is None else GapReason.STORAGE_UNAVAILABLE
         return Gap(stream, kept, written - kept, over)
 
-    def _write(self, events: list[Event], execution: Execution | None) -> None:
-        """Store events in order, without waiting: tasks start in the order they were made."""
-        task = asyncio.create_task(self._store(events, execution))
-        self._writes.add(task)
-        task.add_done_callback(self._writes.discard)
+    def _lengthen_last(self, stream: OutputStream, data: bytes) -> bool:
+        """Put output to that of the same stream that still waits for the disk, if it fits."""
+        last = self._unstored[-1].body if self._unstored else None
+        if not isinstance(last, Output) or last.stream is not stream:
+            return False
+        if len(last.data) + len(data) > SMALL_OUTPUT:
+            return False
+        self._unstored[-1] = replace(self._unstored[-1], body=replace(last, data=last.data + data))
+        self._unstored_bytes += len(data)
+        return True
 
-    async def _store(self, events: list[Event], execution: Execution | None) -> None:
-        size = sum(len(e.body.data) for e in events if isinstance(e.body, Output))
-        try:
-            if self._failure is not None:
-                return
-            await self._repository.append(self.execution.name, events, execution)
-        except StorageError as error:
-            # What follows must not be stored either: the journal has no holes.
-            self._failure = error
-            self._bell.ring()
-        else:
-            for event in events:
-                if isinstance(event.body, Output):
-                    self._kept[event.body.stream] += len(event.body.data)
-            self.stored(events)
-        finally:
-            self._unstored_bytes -= size
-
-    async def _drain(self) -> None:
-        while self._writes:
-            await asyncio.wait(self._writes)
+    def _write(self, event: Event) -> None:
+        """Store an event after those before it, without waiting."""
         if self._failure is not None:
-            self._sequence = self._stored
+            return
+        self._unstored.append(event)
+        self._unstored_bytes += _weight(event)
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write_all())
+
+    async def _write_all(self) -> None:
+        """Store what has come, and what comes meanwhile; one call at a time, so without holes."""
+        try:
+            while self._unstored:
+                events, self._unstored = self._unstored, []
+                state, self._unstored_state = self._unstored_state, None
+                await self._repository.append(self.execution.name, events, state)
+                self._published(events)
+        except StorageError as error:
+            self._failure = error
+        except Exception:
+            log.exception("journal broke", execution=str(self.execution.name))
+            self._failure = StorageError("internal error of the server")
+        finally:
+            self._writing = None
+            if self._failure is not None:
+                self._unstored, self._unstored_bytes = [], 0
+                self._bell.ring()
+
+    def _published(self, events: Sequence[Event]) -> None:
+        for event in events:
+            self._unstored_bytes -= _weight(event)
+            if isinstance(event.body, Output):
+                self._kept[event.body.stream] += len(event.body.data)
+        self.stored(events)
 
 
 def _weight(event: Event) -> int:

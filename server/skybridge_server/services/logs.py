@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
@@ -9,10 +10,11 @@ from skybridge_server.models.executions import Execution
 from skybridge_server.models.names import ExecutionName, FunctionName
 from skybridge_server.models.paging import Cursor, ExecutionQuery, PageRequest
 from skybridge_server.repositories.base import Repositories
-from skybridge_server.services.following import SILENCE, Follower, Positions, entry_of
+from skybridge_server.services.following import SILENCE, Follower, entry_of
+from skybridge_server.services.launches import Launches
 from skybridge_server.services.registry import Registry
 from skybridge_server.services.requests import LogEntry, LogQuery
-from skybridge_server.services.tail import Tail
+from skybridge_server.services.tail import TAIL_BYTES, Tail
 from skybridge_server.services.watching import READ_BYTES, Watching
 
 PAGE = 100
@@ -44,97 +46,80 @@ class LogService:
     # -- one execution --------------------------------------------------------------------------
 
     async def _of_execution(self, name: ExecutionName, query: LogQuery) -> AsyncGenerator[LogEntry]:
-        positions: Positions = {}
-        if query.tail_lines:
-            for last in await self._tail(name, query, query.tail_lines, positions):
-                yield last
-        else:
-            async for stored in self._stored(name, query, positions):
-                yield stored
+        after = 0
+        tail = Tail(query.tail_lines)
+        async for sequence, entry in self._stored(name, query):
+            after = sequence
+            if query.tail_lines:
+                tail.add(entry)
+            else:
+                yield entry
+        for last in tail:
+            yield last
         if query.follow:
-            async for coming in self._coming(name, query, positions):
-                yield coming
+            async for event in self._watching.follow(name, after=after, heartbeat=SILENCE):
+                coming = entry_of(name, event, query)
+                if coming is not None:
+                    yield coming
 
     async def _stored(
-        self, name: ExecutionName, query: LogQuery, positions: Positions
-    ) -> AsyncIterator[LogEntry]:
-        """Yield what is on disk now."""
-        after = positions.get(name, 0)
+        self, name: ExecutionName, query: LogQuery
+    ) -> AsyncIterator[tuple[int, LogEntry]]:
+        """Yield what is on disk now, each with its sequence."""
+        after = 0
         while events := await self._executions.events(name, after=after, limit_bytes=READ_BYTES):
-            after = positions[name] = events[-1].sequence
+            after = events[-1].sequence
             for event in events:
                 entry = entry_of(name, event, query)
                 if entry is not None:
-                    yield entry
-
-    async def _tail(
-        self, name: ExecutionName, query: LogQuery, lines: int, positions: Positions
-    ) -> Tail:
-        tail = Tail(lines)
-        async for entry in self._stored(name, query, positions):
-            tail.add(entry)
-        return tail
-
-    async def _coming(
-        self, name: ExecutionName, query: LogQuery, positions: Positions
-    ) -> AsyncIterator[LogEntry]:
-        """Yield what is still to come, until the execution ends."""
-        active = self._registry.get(name)
-        if active is None:
-            async for entry in self._stored(name, query, positions):
-                yield entry
-            return
-        events = self._watching.follow(active.journal, positions.get(name, 0), SILENCE)
-        async for event in events:
-            coming = entry_of(name, event, query)
-            if coming is not None:
-                yield coming
+                    yield event.sequence, entry
 
     # -- all executions of a function -----------------------------------------------------------
 
     async def _of_function(
         self, function: FunctionName, query: LogQuery
     ) -> AsyncGenerator[LogEntry]:
-        positions: Positions = {}
-        with self._registry.launches() as launches:
-            running = [a for a in self._registry if a.journal.execution.function == function]
-            async for entry in self._history(function, query, positions):
+        with self._registry.launches(function) as launches:
+            async for entry in self._history(function, query, launches):
                 yield entry
             if not query.follow:
                 return
-            for active in running:
-                launches.put_nowait(active)
-            follower = Follower(self._watching, function, query, positions)
-            async with aclosing(follower.entries(launches)) as entries:
+            follower = Follower(self._watching, launches, query)
+            async with aclosing(follower.entries()) as entries:
                 async for entry in entries:
                     yield entry
 
     async def _history(
-        self, function: FunctionName, query: LogQuery, positions: Positions
+        self, function: FunctionName, query: LogQuery, launches: Launches
     ) -> AsyncIterator[LogEntry]:
         if query.tail_lines:
-            for entry in await self._tail_of_function(function, query, positions):
+            for entry in await self._tail_of_function(function, query, launches):
                 yield entry
             return
         async for execution in self._all(function, descending=False):
             if _may_match(execution, query):
-                async for entry in self._stored(execution.name, query, positions):
+                async for sequence, entry in self._stored(execution.name, query):
+                    launches.seen(execution.name, sequence)
                     yield entry
 
     async def _tail_of_function(
-        self, function: FunctionName, query: LogQuery, positions: Positions
+        self, function: FunctionName, query: LogQuery, launches: Launches
     ) -> list[LogEntry]:
         """Collect the last lines from the newest execution backwards."""
-        entries: list[LogEntry] = []
-        missing = query.tail_lines
+        entries: deque[LogEntry] = deque()
+        lines, room = query.tail_lines, TAIL_BYTES
         async for execution in self._all(function, descending=True):
-            if missing <= 0:
+            if lines <= 0 or room <= 0:
                 break
             if _may_match(execution, query):
-                tail = await self._tail(execution.name, query, missing, positions)
-                entries = [*tail, *entries]
-                missing -= tail.lines
-        return entries
+                tail = Tail(lines, room)
+                async for sequence, entry in self._stored(execution.name, query):
+                    launches.seen(execution.name, sequence)
+                    tail.add(entry)
+                entries.extendleft(reversed(list(tail)))
+                lines -= tail.lines
+                room -= tail.size
+        return list(entries)
 
     async def _all(self, function: FunctionName, *, descending: bool) -> AsyncIterator[Execution]:
         query = ExecutionQuery(

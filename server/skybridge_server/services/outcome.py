@@ -11,6 +11,7 @@ from skybridge_server.errors import (
     ImageNotFoundError,
     RuntimeUnavailableError,
     SkybridgeError,
+    StorageError,
 )
 from skybridge_server.models.executions import Execution, ExecutionState, Failure, FailureReason
 from skybridge_server.models.functions import FunctionSpec
@@ -23,6 +24,7 @@ _REASON_OF: tuple[tuple[type[SkybridgeError], FailureReason], ...] = (
     (ImageNotFoundError, FailureReason.IMAGE_UNAVAILABLE),
     (EntryPointError, FailureReason.ENTRY_POINT),
     (ContainerGoneError, FailureReason.CONTAINER_REMOVED),
+    (StorageError, FailureReason.INTERNAL),
 )
 """What the engine did to us, and what that is to an execution; anything else: START_FAILED."""
 
@@ -61,6 +63,22 @@ def of_lost_engine(error: SkybridgeError) -> Outcome:
         f"the container engine went away while the function ran: {error.message}",
     )
     return Outcome(failure, gap=GapReason.RUNTIME_UNAVAILABLE)
+
+
+def of_unkillable() -> Outcome:
+    """Judge an execution whose container would not end: nobody saw its end."""
+    failure = Failure(
+        FailureReason.RUNTIME_UNAVAILABLE, "the container engine did not end the container in time"
+    )
+    return Outcome(failure, gap=GapReason.RUNTIME_UNAVAILABLE)
+
+
+def of_lost_output(error: StorageError, gap: GapReason | None = None) -> Outcome:
+    """Judge an execution whose events the store refused; `gap` if the rest was not even read."""
+    failure = Failure(
+        FailureReason.INTERNAL, f"what the function did could not be stored: {error.message}"
+    )
+    return Outcome(failure, gap=gap)
 
 
 def of_exit(

@@ -5,80 +5,128 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+
+import structlog
 
 from skybridge_server.models.executions import FailureReason
-from skybridge_server.models.names import ExecutionName
+from skybridge_server.models.names import ExecutionName, FunctionName
+from skybridge_server.repositories.base import ExecutionRepository
 from skybridge_server.services.active import ActiveExecution
 from skybridge_server.services.engines import Engines
+from skybridge_server.services.launches import Launches
 from skybridge_server.services.runner import Runner
+from skybridge_server.services.supervisor import KILL_PATIENCE
 from skybridge_server.services.telemetry import Telemetry
+
+STOP_PATIENCE = 5.0
+"""Seconds for what is left to do at a stop of the server once all containers have ended."""
+
+log = structlog.get_logger(__name__)
 
 
 class Registry:
-    """Runs executions, and knows them until their end is on disk."""
+    """Runs executions, and knows them from before they are stored until their end is."""
 
-    def __init__(self, engines: Engines, telemetry: Telemetry, server_id: str) -> None:
+    def __init__(
+        self,
+        executions: ExecutionRepository,
+        engines: Engines,
+        telemetry: Telemetry,
+        server_id: str,
+    ) -> None:
+        self._executions = executions
         self._engines = engines
         self._telemetry = telemetry
         self._server_id = server_id
         self._active: dict[ExecutionName, ActiveExecution] = {}
         self._tasks: dict[ExecutionName, asyncio.Task[None]] = {}
         self._owned: set[str] = set()
-        self._listeners: set[asyncio.Queue[ActiveExecution]] = set()
+        self._listeners: set[Launches] = set()
+        self._closing = False
 
     def __iter__(self) -> Iterator[ActiveExecution]:
-        return iter(tuple(self._active.values()))
+        """Yield those that were launched and have not ended."""
+        return iter([active for name, active in self._active.items() if name in self._tasks])
 
     def get(self, name: ExecutionName) -> ActiveExecution | None:
         """Return what stands in memory of an execution; None once it has ended."""
         return self._active.get(name)
 
-    def launch(self, active: ActiveExecution) -> None:
-        """Run an execution that is stored."""
-        self._active[active.name] = active
-        self._owned.add(str(active.name))
-        self._tasks[active.name] = asyncio.create_task(self._run(active))
-        for listener in self._listeners:
-            listener.put_nowait(active)
-
-    @contextmanager
-    def launches(self) -> Iterator[asyncio.Queue[ActiveExecution]]:
-        """Give a queue that gets every execution that is launched from now on."""
-        queue: asyncio.Queue[ActiveExecution] = asyncio.Queue()
-        self._listeners.add(queue)
-        try:
-            yield queue
-        finally:
-            self._listeners.discard(queue)
-
     def owns(self, execution: str) -> bool:
         """Tell whether the container of an execution, by its name, may still be needed."""
         return execution in self._owned
 
-    async def _run(self, active: ActiveExecution) -> None:
+    @contextmanager
+    def launches(self, function: FunctionName) -> Iterator[Launches]:
+        """Collect the executions of a function that run, and those launched from now on."""
+        launches = Launches(function, self)
+        self._listeners.add(launches)
+        try:
+            yield launches
+        finally:
+            self._listeners.discard(launches)
+
+    # -- running --------------------------------------------------------------------------------
+
+    def expect(self, active: ActiveExecution) -> None:
+        """Know an execution that is being stored: a repeat of its request may see it there."""
+        self._active[active.name] = active
+
+    def forget(self, active: ActiveExecution) -> None:
+        """Forget an execution that has ended, or that was not stored after all."""
+        del self._active[active.name]
+        active.exited()
+        active.over.set()
+
+    def launch(self, active: ActiveExecution) -> None:
+        """Run an execution that is stored; a server that stops leaves it to its next start."""
+        if self._closing:
+            return
         runtime = self._engines.get(active.revision.spec.runtime)
-        runner = Runner(active, runtime, self._server_id)
+        runner = Runner(active, runtime, self._executions, self._server_id)
+        self._active[active.name] = active
+        self._owned.add(str(active.name))
+        self._tasks[active.name] = asyncio.create_task(self._run(active, runner))
+        for listener in self._listeners:
+            listener.add(active)
+
+    async def _run(self, active: ActiveExecution, runner: Runner) -> None:
         try:
             await runner.run()
             self._telemetry.ended(active.journal.execution)
+        except Exception:
+            log.exception("execution not settled", execution=str(active.name))
         finally:
-            del self._active[active.name]
-            active.over.set()
-            await runner.clean_up()
-            del self._tasks[active.name]
-            self._owned.discard(str(active.name))
+            self.forget(active)
+            try:
+                await runner.clean_up()
+            finally:
+                del self._tasks[active.name]
+                self._owned.discard(str(active.name))
+
+    # -- stopping -------------------------------------------------------------------------------
 
     async def close(self, grace: float) -> None:
         """Let running executions end within `grace` seconds, then stop them.
 
-        Those that only wait stay in the store, for the next start of the server.
+        Those that only wait stay in the store, for the next start of the server; so do those that
+        could not be ended or stored in time, to be settled then.
         """
-        waiting = [self._tasks[a.name] for a in self if not a.journal.started]
-        for task in waiting:
-            task.cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
-        if self._tasks:
-            await asyncio.wait(set(self._tasks.values()), timeout=grace)
+        self._closing = True
+        await self._cancel([self._tasks[a.name] for a in self if not a.journal.started])
+        await self._wait(grace)
         for active in self:
             active.stop(FailureReason.CANCELLED, "the server was stopped")
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        longest = max((a.revision.spec.timeouts.shutdown_grace for a in self), default=timedelta())
+        await self._wait(longest.total_seconds() + KILL_PATIENCE + STOP_PATIENCE)
+        await self._cancel([*self._tasks.values()])
+
+    async def _wait(self, seconds: float) -> None:
+        if self._tasks:
+            await asyncio.wait(set(self._tasks.values()), timeout=seconds)
+
+    async def _cancel(self, tasks: list[asyncio.Task[None]]) -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

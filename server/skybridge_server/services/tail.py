@@ -11,31 +11,35 @@ from skybridge_server.models.journal import Output
 from skybridge_server.services.requests import LogEntry
 
 TAIL_BYTES = 4 * MIB
-"""A tail keeps at most this much, however long its lines are."""
+"""A tail keeps at most about this much, however long its lines are."""
+ENTRY_COST = 256
+"""What an entry weighs beside its data, about."""
 
 
 class Tail:
     """Keeps the last `lines` lines of what is added; a last line without an end counts too."""
 
-    def __init__(self, lines: int) -> None:
+    def __init__(self, lines: int, room: int = TAIL_BYTES) -> None:
         self._wanted = lines
+        self._room = room
         self._entries: deque[LogEntry] = deque()
         self._newlines = 0
-        self._bytes = 0
+        self.size = 0
+        """What it weighs in memory, in bytes."""
 
     def add(self, entry: LogEntry) -> None:
         """Add the next entry, and drop from the front what is too much."""
         self._entries.append(entry)
         self._newlines += _newlines(entry)
-        self._bytes += len(_data(entry))
+        self.size += _weight(entry)
         while len(self._entries) > 1 and self._first_is_too_much():
             first = self._entries.popleft()
             self._newlines -= _newlines(first)
-            self._bytes -= len(_data(first))
+            self.size -= _weight(first)
 
     def _first_is_too_much(self) -> bool:
         rest = self._newlines - _newlines(self._entries[0])
-        return rest > self._wanted or self._bytes > TAIL_BYTES
+        return rest > self._wanted or self.size > self._room
 
     @property
     def lines(self) -> int:
@@ -60,6 +64,10 @@ class Tail:
 
 def _data(entry: LogEntry) -> bytes:
     return entry.body.data if isinstance(entry.body, Output) else b""
+
+
+def _weight(entry: LogEntry) -> int:
+    return ENTRY_COST + len(_data(entry))
 
 
 def _newlines(entry: LogEntry) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
 
 from skybridge_server.errors import OutOfRangeError
@@ -10,6 +11,7 @@ from skybridge_server.models.functions import MIB
 from skybridge_server.models.journal import Event, Result
 from skybridge_server.models.names import ExecutionName
 from skybridge_server.repositories.base import ExecutionRepository
+from skybridge_server.services.active import ActiveExecution
 from skybridge_server.services.journal import Journal
 from skybridge_server.services.registry import Registry
 from skybridge_server.services.requests import Heartbeat
@@ -34,18 +36,26 @@ class Watching:
         active = self._registry.get(name)
         if active is None:
             _check_position(after, (await self._executions.get(name)).last_sequence)
-            async for event in self._stored_events(name, after):
+            async for event in self._of_store(name, after):
                 yield event
             return
         _check_position(after, active.journal.last_sequence)
-        with active.caller():
-            async for item in self.follow(active.journal, after, heartbeat):
+        with _calling(active):
+            async for item in self._of_journal(active.journal, after, heartbeat):
                 yield item
 
-    async def follow(
+    def follow(
+        self, name: ExecutionName, *, after: int, heartbeat: timedelta
+    ) -> AsyncIterator[Event | Heartbeat]:
+        """Yield as `watch` does, without counting as a caller, and from wherever `after` is."""
+        active = self._registry.get(name)
+        if active is None:
+            return self._of_store(name, after)
+        return self._of_journal(active.journal, after, heartbeat)
+
+    async def _of_journal(
         self, journal: Journal, after: int, heartbeat: timedelta
     ) -> AsyncIterator[Event | Heartbeat]:
-        """Yield as `watch` does, of a journal in memory, without counting as a caller."""
         name, seconds = journal.execution.name, heartbeat.total_seconds()
         while True:
             if not await journal.changed(after, seconds):
@@ -60,11 +70,16 @@ class Watching:
                 if isinstance(event.body, Result):
                     return
 
-    async def _stored_events(self, name: ExecutionName, after: int) -> AsyncIterator[Event]:
+    async def _of_store(self, name: ExecutionName, after: int) -> AsyncIterator[Event]:
         while events := await self._executions.events(name, after=after, limit_bytes=READ_BYTES):
             for event in events:
                 yield event
             after = events[-1].sequence
+
+
+def _calling(active: ActiveExecution) -> AbstractContextManager[None]:
+    """Count as a caller where one may go away and come back by watching."""
+    return active.caller() if active.disconnect_grace else nullcontext()
 
 
 def _check_position(after: int, last_sequence: int) -> None:

@@ -182,7 +182,8 @@ class SlotsMachine(RuleBasedStateMachine):
         return self.CONCURRENCY[function] or self.MAX_RUNNING
 
     def split(self) -> tuple[dict[str, list[Ticket]], dict[str, list[Ticket]]]:
-        running, waiting = defaultdict(list), defaultdict(list)
+        running: dict[str, list[Ticket]] = defaultdict(list)
+        waiting: dict[str, list[Ticket]] = defaultdict(list)
         for ticket, function in self.held.items():
             (running if runs(ticket) else waiting)[function].append(ticket)
         return running, waiting

@@ -1,0 +1,152 @@
+"""Stays with a process that runs: feeds it, keeps its output, stops it when told, sees its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import replace
+
+from skybridge_server.errors import (
+    ContainerGoneError,
+    RuntimeUnavailableError,
+    SkybridgeError,
+    StorageError,
+)
+from skybridge_server.models.executions import Usage
+from skybridge_server.models.journal import GapReason, OutputStream
+from skybridge_server.runtimes.base import Attachment, Exit, Runtime, SupportsUsage
+from skybridge_server.services import labels, outcome
+from skybridge_server.services.active import ActiveExecution
+from skybridge_server.services.outcome import Outcome
+from skybridge_server.services.time_limit import time_limit
+
+KILL_PATIENCE = 10.0
+"""Seconds that a container may take to end after SIGKILL before we stop waiting for it."""
+USAGE_INTERVAL = 0.5
+KILLED = 128 + 9
+REMOVAL_PATIENCE = 0.25
+"""Seconds between a kill and the removal of its container, when both come from outside."""
+
+
+class Supervisor:
+    """Stays with one process to its end."""
+
+    def __init__(self, active: ActiveExecution, runtime: Runtime, server_id: str) -> None:
+        self._active = active
+        self._runtime = runtime
+        self._server_id = server_id
+        self._spec = active.revision.spec
+        self.usage = Usage()
+        """What the process has used, as far as it was seen."""
+
+    async def follow(self, attachment: Attachment, input_: bytes | None) -> Outcome:
+        """Follow the process to its end; `input_` None: callers write its stdin."""
+        limit = time_limit(self._active)
+        timer = asyncio.get_running_loop().call_later(
+            limit.length.total_seconds(), self._active.stop, limit.reason, limit.message
+        )
+        stopper = asyncio.create_task(self._terminate_when_told())
+        tasks = [stopper]
+        if input_ is not None:
+            tasks.append(asyncio.create_task(_feed(attachment, input_)))
+        watching = asyncio.create_task(self._watch(attachment))
+        try:
+            await asyncio.wait({watching, stopper}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({watching}, timeout=KILL_PATIENCE)
+            return watching.result() if watching.done() else outcome.of_unkillable()
+        finally:
+            timer.cancel()
+            for task in (watching, *tasks):
+                task.cancel()
+            await asyncio.gather(watching, *tasks, return_exceptions=True)
+
+    # -- its end --------------------------------------------------------------------------------
+
+    async def _watch(self, attachment: Attachment) -> Outcome:
+        try:
+            await self._collect_output(attachment)
+            ended = await self._wait_for_exit()
+            if self._active.stop_reason is None:
+                await self._look_for_outside_hands(ended)
+        except RuntimeUnavailableError as error:
+            return outcome.of_lost_engine(error)
+        except StorageError as error:
+            return outcome.of_lost_output(error, GapReason.STORAGE_UNAVAILABLE)
+        self._active.exited()
+        return await self._judge(ended)
+
+    async def _judge(self, ended: Exit) -> Outcome:
+        journal = self._active.journal
+        try:
+            await journal.flush()
+        except StorageError as error:
+            return replace(outcome.of_lost_output(error), exit_code=ended.code)
+        return outcome.of_exit(
+            replace(ended, oom_killed=ended.oom_killed or self.usage.oom_killed),
+            journal.snapshot(),
+            self._spec,
+            log_tail=journal.log_tail,
+            truncated=journal.output_truncated(OutputStream.STDOUT),
+        )
+
+    async def _collect_output(self, attachment: Attachment) -> None:
+        async for stream, data in attachment.output():
+            await self._active.journal.add_output(stream, data)
+
+    async def _wait_for_exit(self) -> Exit:
+        """Wait for the end of the container, and note what it uses while the host still shows it.
+
+        The end of its output is most often the end of it, so a first look comes right then.
+        """
+        container_id = self._active.container_id
+        waiting = asyncio.create_task(self._runtime.containers.wait(container_id))
+        try:
+            while not waiting.done():
+                if isinstance(self._runtime, SupportsUsage):
+                    self._note_usage(await self._runtime.usage(container_id))
+                await asyncio.wait({waiting}, timeout=USAGE_INTERVAL)
+            return waiting.result()
+        finally:
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+
+    def _note_usage(self, usage: Usage) -> None:
+        self.usage = Usage(
+            cpu=usage.cpu or self.usage.cpu,
+            peak_memory_bytes=usage.peak_memory_bytes or self.usage.peak_memory_bytes,
+            oom_killed=usage.oom_killed or self.usage.oom_killed,
+        )
+
+    async def _look_for_outside_hands(self, ended: Exit) -> None:
+        """Tell a process that was killed from a container that was removed, or an engine stopped.
+
+        All of them kill the process first, so the exit code alone does not tell.
+        """
+        if ended.code != KILLED or ended.oom_killed or self.usage.oom_killed:
+            return
+        await asyncio.sleep(REMOVAL_PATIENCE)
+        mine = labels.of_execution(self._server_id, self._active.journal.execution)
+        if not await self._runtime.containers.list(mine):
+            raise ContainerGoneError(self._active.container_id)
+
+    # -- stopping it ----------------------------------------------------------------------------
+
+    async def _terminate_when_told(self) -> None:
+        await self._active.stopping.wait()
+        grace = self._spec.timeouts.shutdown_grace.total_seconds()
+        if grace > 0:
+            await self._signal("SIGTERM")
+            await asyncio.sleep(grace)
+        await self._signal("SIGKILL")
+
+    async def _signal(self, name: str) -> None:
+        with contextlib.suppress(SkybridgeError):
+            await self._runtime.containers.signal(self._active.container_id, name)
+
+
+async def _feed(attachment: Attachment, input_: bytes) -> None:
+    """Write the input to stdin, then close it; a function need not read it."""
+    with contextlib.suppress(OSError, SkybridgeError):
+        if input_:
+            await attachment.write(input_)
+        await attachment.close_input()
