@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from docker import APIClient
+from docker.constants import MINIMUM_DOCKER_API_VERSION
 from docker.utils import kwargs_from_env, parse_host
 
 from skybridge_server.runtimes.docker_engine.errors import UNREACHABLE, unavailable
@@ -132,13 +133,15 @@ class EngineClient:
         environment = dict(self._environment) if self._environment is not None else None
         address: dict[str, Any] = {**kwargs_from_env(environment=environment)}
         _look_for_socket(parse_host(address.get("base_url")))
-        probe = APIClient(**address, version="auto", timeout=PROBE_SECONDS)
-        address["version"] = probe.api_version
+        address["version"] = MINIMUM_DOCKER_API_VERSION
+        version = _client(address, timeout=PROBE_SECONDS).version(api_version=False)
+        address["version"] = version["ApiVersion"]
+        probe = _client(address, timeout=PROBE_SECONDS)
         return Engine(
-            short=APIClient(**address, timeout=TIMEOUT_SECONDS, max_pool_size=SHORT_THREADS),
-            long=APIClient(**address, timeout=TIMEOUT_SECONDS, max_pool_size=self._max_waits),
+            short=_client(address, max_pool_size=SHORT_THREADS),
+            long=_client(address, max_pool_size=self._max_waits),
             probe=probe,
-            version=probe.version(),
+            version=version,
             info=probe.info(),
         )
 
@@ -147,6 +150,13 @@ class EngineClient:
         with self._connecting:
             if self._engine is engine:
                 self._engine = None
+
+
+def _client(address: Mapping[str, Any], **options: int) -> APIClient:
+    client = APIClient(**{"timeout": TIMEOUT_SECONDS, **address, **options})
+    # Else a REQUESTS_CA_BUNDLE would beat the engine's authority, and a proxy get its calls.
+    client.trust_env = False
+    return client
 
 
 def _look_for_socket(url: str) -> None:

@@ -1,0 +1,143 @@
+"""A Docker Engine of a test's own, which it may stop and kill; the one of the machine stays."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import uuid
+from contextlib import closing
+from pathlib import Path
+
+import docker
+import trustme
+
+from tests.support.ports import free_port
+from tests.support.waiting import wait_until
+
+
+class OwnEngine:
+    """A dockerd with a bridge, data and certificates of its own. Needs root."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._bridge = f"br-{uuid.uuid4().hex[:8]}"
+        self._port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._certificates = folder / "certificates"
+        self._issue_certificates()
+        # Without a bridge that exists it would take, and with `none` delete, that of the machine.
+        _run("ip", "link", "add", self._bridge, "type", "bridge")
+        _run("ip", "address", "add", "172.31.251.1/24", "dev", self._bridge)
+        _run("ip", "link", "set", self._bridge, "up")
+
+    @staticmethod
+    def possible() -> bool:
+        return os.geteuid() == 0 and bool(shutil.which("dockerd") and shutil.which("ip"))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """How docker finds it on this host."""
+        return {"DOCKER_HOST": f"unix://{self._folder}/docker.sock"}
+
+    @property
+    def tls_environment(self) -> dict[str, str]:
+        """How docker finds it from afar."""
+        return {
+            "DOCKER_HOST": f"tcp://127.0.0.1:{self._port}",
+            "DOCKER_TLS_VERIFY": "1",
+            "DOCKER_CERT_PATH": str(self._certificates),
+        }
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(self._command(), stdout=log, stderr=log)
+        wait_until(self._answers, "the engine to answer")
+
+    def stop(self) -> None:
+        """End it as an operator would; its socket vanishes, containers run on."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it as a crash would; its socket stays, and nobody listens."""
+        containerd = self._folder / "exec/containerd/containerd.pid"
+        number = containerd.read_text()
+        self._end(signal.SIGKILL)
+        wait_until(lambda: _dead(number), "containerd to die with its parent")
+        containerd.unlink()  # or the next one takes a process that nobody buried for it
+
+    def load(self, image: str) -> None:
+        """Take an image over from the machine's engine."""
+        with closing(docker.from_env()) as source, closing(self._client()) as target:
+            target.images.load(b"".join(source.api.get_image(image)))
+
+    def _client(self) -> docker.DockerClient:
+        return docker.DockerClient(base_url=self.environment["DOCKER_HOST"])
+
+    def discard(self) -> None:
+        """Leave nothing behind."""
+        if self._process is None or self._process.poll() is not None:
+            self.start()
+        with closing(self._client()) as client:
+            for container in client.containers.list(all=True):
+                container.remove(force=True)
+        self.stop()
+        _run("ip", "link", "delete", self._bridge)
+        _run("umount", str(self._folder / "data"))  # live-restore keeps it mounted
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _command(self) -> list[str]:
+        options = {
+            "host": f"unix://{self._folder}/docker.sock",
+            "data-root": self._folder / "data",
+            "exec-root": self._folder / "exec",
+            "pidfile": self._folder / "pid",
+            "config-file": self._folder / "none.json",
+            "bridge": self._bridge,
+            "iptables": "false",
+            "ip-masq": "false",
+            "live-restore": "true",
+            "tlscacert": self._certificates / "ca.pem",
+            "tlscert": self._certificates / "server-cert.pem",
+            "tlskey": self._certificates / "server-key.pem",
+        }
+        return [
+            "dockerd",
+            "--tlsverify",
+            f"--host=tcp://127.0.0.1:{self._port}",
+            *(f"--{name}={value}" for name, value in options.items()),
+        ]
+
+    def _answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as attempt:
+            return attempt.connect_ex(f"{self._folder}/docker.sock") == 0
+
+    def _end(self, how: signal.Signals) -> None:
+        assert self._process
+        self._process.send_signal(how)
+        self._process.wait(30)
+
+    def _issue_certificates(self) -> None:
+        self._certificates.mkdir()
+        (self._folder / "none.json").write_text("{}")
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(self._certificates / "ca.pem")
+        for prefix in ("server-", ""):
+            issued = authority.issue_cert("127.0.0.1")
+            issued.private_key_pem.write_to_path(self._certificates / f"{prefix}key.pem")
+            issued.cert_chain_pems[0].write_to_path(self._certificates / f"{prefix}cert.pem")
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def _dead(pid: str) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return True
+    return state == "Z"
