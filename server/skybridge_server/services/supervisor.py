@@ -22,6 +22,7 @@ from skybridge_server.services.time_limit import time_limit
 
 KILL_PATIENCE = 10.0
 """Seconds that a container may take to end after SIGKILL before we stop waiting for it."""
+FIRST_USAGE_PAUSE = 0.02
 USAGE_INTERVAL = 0.5
 KILLED = 128 + 9
 REMOVAL_PATIENCE = 0.25
@@ -45,27 +46,27 @@ class Supervisor:
         timer = asyncio.get_running_loop().call_later(
             limit.length.total_seconds(), self._active.stop, limit.reason, limit.message
         )
+        watching = asyncio.create_task(self._watch(attachment))
         stopper = asyncio.create_task(self._terminate_when_told())
-        tasks = [stopper]
+        tasks = [watching, stopper, asyncio.create_task(self._observe_usage())]
         if input_ is not None:
             tasks.append(asyncio.create_task(_feed(attachment, input_)))
-        watching = asyncio.create_task(self._watch(attachment))
         try:
             await asyncio.wait({watching, stopper}, return_when=asyncio.FIRST_COMPLETED)
             await asyncio.wait({watching}, timeout=KILL_PATIENCE)
             return watching.result() if watching.done() else outcome.of_unkillable()
         finally:
             timer.cancel()
-            for task in (watching, *tasks):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(watching, *tasks, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     # -- its end --------------------------------------------------------------------------------
 
     async def _watch(self, attachment: Attachment) -> Outcome:
         try:
             await self._collect_output(attachment)
-            ended = await self._wait_for_exit()
+            ended = await self._runtime.containers.wait(self._active.container_id)
             if self._active.stop_reason is None:
                 await self._look_for_outside_hands(ended)
         except RuntimeUnavailableError as error:
@@ -93,22 +94,15 @@ class Supervisor:
         async for stream, data in attachment.output():
             await self._active.journal.add_output(stream, data)
 
-    async def _wait_for_exit(self) -> Exit:
-        """Wait for the end of the container, and note what it uses while the host still shows it.
-
-        The end of its output is most often the end of it, so a first look comes right then.
-        """
-        container_id = self._active.container_id
-        waiting = asyncio.create_task(self._runtime.containers.wait(container_id))
-        try:
-            while not waiting.done():
-                if isinstance(self._runtime, SupportsUsage):
-                    self._note_usage(await self._runtime.usage(container_id))
-                await asyncio.wait({waiting}, timeout=USAGE_INTERVAL)
-            return waiting.result()
-        finally:
-            waiting.cancel()
-            await asyncio.gather(waiting, return_exceptions=True)
+    async def _observe_usage(self) -> None:
+        """Note what the process uses: its last numbers vanish with it, so looks come early, too."""
+        if not isinstance(self._runtime, SupportsUsage):
+            return
+        pause = FIRST_USAGE_PAUSE
+        while True:
+            self._note_usage(await self._runtime.usage(self._active.container_id))
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, USAGE_INTERVAL)
 
     def _note_usage(self, usage: Usage) -> None:
         self.usage = Usage(
