@@ -125,7 +125,7 @@ CASES: list[tuple[str, Message, list[str]]] = [
         ["function.spec.env"],
     ),
     ("GetFunction", functions.GetFunctionRequest(), ["name"]),
-    ("GetFunction", functions.GetFunctionRequest(name="hel\nlo"), ["name"]),
+    ("GetFunction", functions.GetFunctionRequest(name="ab\ncd"), ["name"]),
     ("GetFunction", functions.GetFunctionRequest(name="namespaces/a/functions/../b"), ["name"]),
     ("GetFunction", functions.GetFunctionRequest(name="x" * MIB), ["name"]),
     (

@@ -55,7 +55,7 @@ NO_FUNCTIONS = [
     "1hello",
     "a" * 64,
     "hello\n",
-    "hel\0lo",
+    "ab\0cd",
     "../hello",
     "..",
     "hello/..",
