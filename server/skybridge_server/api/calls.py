@@ -115,6 +115,9 @@ class _Call:
             self._end(grpc.StatusCode.OK)
         elif _is_lost(error):
             self._end(grpc.StatusCode.CANCELLED)
+            if isinstance(error, grpc.aio.BaseError):
+                # A write that met a caller who had just left; grpc would log it as a defect.
+                raise asyncio.CancelledError from error
         else:
             await self._fail(error)
 

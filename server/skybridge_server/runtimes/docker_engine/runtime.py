@@ -10,7 +10,7 @@ from skybridge_server.errors import RuntimeUnavailableError
 from skybridge_server.models.executions import Usage
 from skybridge_server.runtimes.base import Credentials, EngineInfo
 from skybridge_server.runtimes.docker_engine.cgroups import read_usage
-from skybridge_server.runtimes.docker_engine.client import PROBE_SECONDS, EngineClient
+from skybridge_server.runtimes.docker_engine.client import PROBE_SECONDS, Engine, EngineClient
 from skybridge_server.runtimes.docker_engine.containers import DockerContainers
 from skybridge_server.runtimes.docker_engine.errors import of_engine, translating
 from skybridge_server.runtimes.docker_engine.images import DockerImages
@@ -54,9 +54,7 @@ class DockerRuntime:
         try:
             async with asyncio.timeout(PROBE_SECONDS):
                 with translating(of_engine):
-                    return await self._engine.long_call(
-                        lambda engine: to_engine_info(engine.version, engine.probe.info())
-                    )
+                    return await self._engine.long_call(_look)
         except TimeoutError as error:
             raise RuntimeUnavailableError(
                 f"the container engine does not answer within {PROBE_SECONDS} s"
@@ -70,3 +68,12 @@ class DockerRuntime:
 
     async def close(self) -> None:
         self._engine.close()
+
+
+def _look(engine: Engine) -> EngineInfo:
+    """Ask for a sign of life only: a busy engine takes long to say all of itself.
+
+    What it said when it was first seen holds until it goes away.
+    """
+    engine.probe.ping()
+    return to_engine_info(engine.version, engine.info)
