@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -73,8 +72,9 @@ def serve(servers: Servers, tmp_path: Path) -> Serve:
 @pytest.fixture(scope="session")
 def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One server for all tests that do not disturb it; at the end it stops in peace."""
-    folder = tmp_path_factory.mktemp("server")
-    server = Server(folder, FAAS_MAX_CONCURRENT_EXECUTIONS=str(CONCURRENCY))
+    server = Server(
+        tmp_path_factory.mktemp("server"), FAAS_MAX_CONCURRENT_EXECUTIONS=str(CONCURRENCY)
+    )
     try:
         server.start()
         warm_up(server)
@@ -82,7 +82,6 @@ def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         server.stop()
     finally:
         server.discard()
-        shutil.rmtree(folder)
 
 
 def warm_up(server: Server) -> None:

@@ -18,6 +18,8 @@ Reason = FailureReason
 
 PATIENT = "trap 'exit 143' TERM; sleep 1000 & wait"
 """A script that runs until it is told to end, and then ends at once."""
+GATED = "trap 'echo done; exit 0' USR1; echo ready; sleep 1000 & wait"
+"""A script that says when it is ready, and ends well once it gets SIGUSR1."""
 STUBBORN = "trap '' TERM; while true; do sleep 1; done"
 """A script that ends by SIGKILL only."""
 

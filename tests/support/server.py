@@ -59,7 +59,7 @@ class Server:
 
     def launch(self) -> int:
         """Start it without waiting; return where its log begins."""
-        begin = self._log.stat().st_size if self._log.exists() else 0
+        begin = self.log_size()
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "skybridge_server", "serve"],
@@ -100,6 +100,13 @@ class Server:
                 if line.startswith(b"{") and line.endswith(b"}\n"):
                     yield json.loads(line)
 
+    def log_size(self) -> int:
+        return self._log.stat().st_size if self._log.exists() else 0
+
+    def errors(self) -> list[dict[str, Any]]:
+        """Return what it logged as a defect of itself."""
+        return [line for line in self.events() if line["level"] == "error"]
+
     def log_tail(self) -> str:
         return self._log.read_bytes()[-LOG_TAIL:].decode(errors="replace")
 
@@ -118,6 +125,7 @@ class Server:
         code = self.wait()
         assert code == 0, f"exit code {code} after SIGTERM:\n{self.log_tail()}"
         assert self.containers() == [], "containers are left"
+        assert self.errors() == []
 
     def kill(self) -> None:
         """End it as a crash does."""
@@ -130,6 +138,8 @@ class Server:
             self.kill()
         for container in self.containers():
             container.remove(force=True, v=True)
+        for file in self._log.parent.glob("*.db*"):
+            file.unlink()  # it may be big; the log stays
 
     # -- what it holds --------------------------------------------------------------------------
 

@@ -117,7 +117,7 @@ class SqliteFunctions:
             if unfinished.exists(db):
                 raise FailedPreconditionError(
                     f"function '{name}' has executions that have not ended: "
-                    "cancel them or wait for them, then delete it",
+                    "cancel them, wait for them, or set `force`",
                     reason="EXECUTIONS_UNFINISHED",
                     metadata={"resource": str(name)},
                 )
