@@ -46,9 +46,10 @@ class Supervisor:
         timer = asyncio.get_running_loop().call_later(
             limit.length.total_seconds(), self._active.stop, limit.reason, limit.message
         )
+        observer = asyncio.create_task(self._observe_usage())  # first: some end at once
         watching = asyncio.create_task(self._watch(attachment))
         stopper = asyncio.create_task(self._terminate_when_told())
-        tasks = [watching, stopper, asyncio.create_task(self._observe_usage())]
+        tasks = [observer, watching, stopper]
         if input_ is not None:
             tasks.append(asyncio.create_task(_feed(attachment, input_)))
         try:
