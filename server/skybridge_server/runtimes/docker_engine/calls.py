@@ -16,7 +16,7 @@ from skybridge_server.models.functions import Network
 from skybridge_server.runtimes.base import ContainerRecord, ContainerSpec, Exit
 from skybridge_server.runtimes.docker_engine.client import Engine
 from skybridge_server.runtimes.docker_engine.errors import is_awake, is_conflict, is_missing
-from skybridge_server.runtimes.docker_engine.hardening import container_config
+from skybridge_server.runtimes.docker_engine.hardening import container_config, host_options
 from skybridge_server.runtimes.docker_engine.networks import ensure_egress
 from skybridge_server.runtimes.docker_engine.streams import open_stream
 from skybridge_server.runtimes.docker_engine.tls import client_context
@@ -29,8 +29,9 @@ def create(engine: Engine, spec: ContainerSpec) -> str:
     """Create a container and return its id."""
     if spec.network is Network.EGRESS:
         ensure_egress(engine.short)
-    config = container_config(engine.short, engine.info, spec)
-    return str(engine.short.create_container(**config)["Id"])
+    host_config = engine.short.create_host_config(**host_options(engine.info, spec))
+    config = container_config(spec)
+    return str(engine.short.create_container(**config, host_config=host_config)["Id"])
 
 
 def prepare_encryption(client: APIClient, container_id: str) -> tuple[APIClient, SSLContext]:

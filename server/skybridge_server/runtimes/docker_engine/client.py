@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from docker import APIClient
 from docker.constants import MINIMUM_DOCKER_API_VERSION
+from docker.errors import DockerException
 from docker.utils import kwargs_from_env, parse_host
 
 from skybridge_server.runtimes.docker_engine.errors import UNREACHABLE, unavailable
@@ -135,6 +136,8 @@ class EngineClient:
         _look_for_socket(parse_host(address.get("base_url")))
         address["version"] = MINIMUM_DOCKER_API_VERSION
         version = _client(address, timeout=PROBE_SECONDS).version(api_version=False)
+        if "ApiVersion" not in version:
+            raise DockerException("what answers there is no Docker Engine")
         address["version"] = version["ApiVersion"]
         probe = _client(address, timeout=PROBE_SECONDS)
         return Engine(

@@ -101,7 +101,9 @@ def of_start(container_id: str) -> Translation:
     """Translate answers to the start of a container."""
 
     def translate(error: APIError) -> SkybridgeError:
-        return ContainerGoneError(container_id) if is_missing(error) else _of_launch(error)
+        # A network may be missing, too.
+        gone = is_missing(error) and "container" in explanation(error).lower()
+        return ContainerGoneError(container_id) if gone else _of_launch(error)
 
     return translate
 

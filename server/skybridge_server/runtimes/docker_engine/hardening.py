@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
-from docker import APIClient
 from docker.types import LogConfig
 
 from skybridge_server.models.functions import Network
@@ -16,10 +16,8 @@ NANO_CPUS_PER_MILLI = 1_000_000
 MIB = 1024 * 1024
 
 
-def container_config(
-    client: APIClient, info: Mapping[str, Any], spec: ContainerSpec
-) -> dict[str, Any]:
-    """Return the arguments of create_container; `info` is what the engine says of itself."""
+def container_config(spec: ContainerSpec) -> dict[str, Any]:
+    """Return the arguments of create_container but its host_config."""
     return {
         "image": spec.image_id,
         "name": spec.name,
@@ -32,12 +30,12 @@ def container_config(
         "user": spec.isolation.user,
         "stdin_open": True,  # and closed for good after the first attachment: StdinOnce
         "tty": False,
-        "host_config": client.create_host_config(**host_options(info, spec)),
+        "stop_timeout": math.ceil(spec.stop_grace.total_seconds()),
     }
 
 
 def host_options(info: Mapping[str, Any], spec: ContainerSpec) -> dict[str, Any]:
-    """Return the arguments of create_host_config."""
+    """Return the arguments of create_host_config; `info` is what the engine says of itself."""
     resources = spec.resources
     return {
         # No init process: it would report a missing entry point as exit code 127 of the function.

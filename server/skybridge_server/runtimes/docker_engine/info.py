@@ -9,9 +9,9 @@ from skybridge_server.runtimes.base import EngineInfo
 
 # What `docker info` calls the ability to enforce each limit of a function.
 _LIMITS = {
-    "resources.memory_bytes": "MemoryLimit",
-    "resources.cpu_millis": "CpuCfsQuota",
-    "resources.pids": "PidsLimit",
+    "resources.memory_bytes": ("MemoryLimit", "SwapLimit"),
+    "resources.cpu_millis": ("CpuCfsQuota",),
+    "resources.pids": ("PidsLimit",),
 }
 
 
@@ -24,7 +24,9 @@ def to_engine_info(version: Mapping[str, Any], info: Mapping[str, Any]) -> Engin
         cgroup_version=int(info.get("CgroupVersion") or 0),
         oci_runtimes=tuple(sorted(info.get("Runtimes") or ())),
         unsupported_limits=tuple(
-            field for field, flag in _LIMITS.items() if not info.get(flag, True)
+            field
+            for field, abilities in _LIMITS.items()
+            if not all(info.get(ability, True) for ability in abilities)
         ),
     )
 

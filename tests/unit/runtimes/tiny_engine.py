@@ -1,0 +1,38 @@
+"""Just enough of an engine to negotiate with."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+
+class TinyEngine:
+    """Answers `version` and `info` on a unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.version: str | None = "1.41"
+        self.asked: list[str] = []
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_unix_server(self._answer, self.path)
+
+    async def stop(self) -> None:
+        """End as dockerd does: the socket vanishes. Twice is once."""
+        if self._server:
+            self._server.close()
+            await self._server.wait_closed()
+            self.path.unlink(missing_ok=True)
+            self._server = None
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        self.asked.append(head.split()[1].decode())
+        body = json.dumps({"ApiVersion": self.version} if self.version else {}).encode()
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n")
+        writer.write(b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
