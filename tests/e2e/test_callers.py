@@ -413,7 +413,7 @@ async def test_a_reader_that_stalls_misses_nothing_and_slows_nobody(
 ) -> None:
     """12 MiB are more than all buffers between function and reader together hold."""
     size = 12 << 20
-    name = await deploy(client, f"yes 0123456789abcdef | head -c {size}; echo end >&2")
+    name = await deploy(client, f"head -c {size} /dev/zero; echo end >&2")
     async with channel(server.address) as wire:
         stalled: Any = ExecutionServiceStub(wire).StreamExecution(
             StreamExecutionRequest(function=name, heartbeat_interval=Duration(seconds=1))
@@ -437,7 +437,7 @@ async def test_a_reader_that_leaves_while_it_is_written_to_is_no_defect(
 ) -> None:
     """The log must hold no error; that of the shared server is checked when it stops, too."""
     begin = server.log_size()
-    name = await deploy(client, f"yes 0123456789abcdef | head -c {8 << 20}")
+    name = await deploy(client, f"head -c {8 << 20} /dev/zero")
     async with channel(server.address) as wire:
         stalled: Any = ExecutionServiceStub(wire).StreamExecution(
             StreamExecutionRequest(function=name, on_disconnect=OnDisconnect.ON_DISCONNECT_CONTINUE)
