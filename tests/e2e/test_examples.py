@@ -24,12 +24,12 @@ pytestmark = pytest.mark.docker
 
 
 class Examples:
-    """Makes examples ready; the images that it builds have names of their own."""
+    """Makes examples ready, and removes them; their images have names of their own."""
 
     def __init__(self, server: Server, engine: docker.DockerClient) -> None:
         self._server = server
         self._engine = engine
-        self._images: list[str] = []
+        self._images: dict[str, str] = {}
 
     def up(self, name: str, base: str) -> None:
         """Build and deploy an example as a user does."""
@@ -39,17 +39,17 @@ class Examples:
             "--image-tag", image,
         )  # fmt: skip
         assert done.code == 0, done.err
-        self._images.append(image)
+        self._images[name] = image
 
     def run(self, *words: str, given: str = "", **environment: str) -> Ran:
         return run(self._server.address, *words, given=given, folder=ROOT, **environment)
 
     def discard(self) -> None:
         with Client(self._server.address) as client:
-            for function in client.list_functions():
-                client.delete_function(function.name, force=True)
+            for name in self._images:
+                client.delete_function(name, force=True)
         self._server.settle()
-        for image in self._images:
+        for image in self._images.values():
             self._engine.images.remove(image)
 
 
@@ -79,7 +79,8 @@ def test_hello_world_greets(hello_world: Examples) -> None:
     assert nobody == Ran(0, "Hello, world!\n", "names on the input: 0\n")
 
 
-def test_hello_world_answers_while_its_input_goes_on(server: Server, hello_world: Examples) -> None:
+@pytest.mark.usefixtures("hello_world")
+def test_hello_world_answers_while_its_input_goes_on(server: Server) -> None:
     process = subprocess.Popen(
         [PROGRAMS / "skybridge", "--address", server.address, "run", "-i", "hello-world"],
         stdin=subprocess.PIPE,
