@@ -71,19 +71,20 @@ class OwnEngine:
 
     def load(self, image: str) -> None:
         """Take an image over from the machine's engine."""
-        with closing(docker.from_env()) as source, closing(self._client()) as target:
+        with closing(docker.from_env()) as source, closing(self.client()) as target:
             target.images.load(b"".join(source.api.get_image(image)))
 
-    def _client(self) -> docker.DockerClient:
+    def client(self) -> docker.DockerClient:
         return docker.DockerClient(base_url=self.environment["DOCKER_HOST"])
 
     def discard(self) -> None:
         """Leave nothing behind."""
         if self._process is None or self._process.poll() is not None:
             self.start()
-        with closing(self._client()) as client:
+        with closing(self.client()) as client:
             for container in client.containers.list(all=True):
                 container.remove(force=True)
+            client.networks.prune()
         self.stop()
         _run("ip", "link", "delete", self._bridge)
         _run("umount", str(self._folder / "data"))  # live-restore keeps it mounted

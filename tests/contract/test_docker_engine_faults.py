@@ -6,7 +6,7 @@ import asyncio
 import gc
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import timedelta
 
 import pytest
@@ -34,10 +34,12 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnEngine]:
     if not OwnEngine.possible():
         pytest.skip("starting an engine needs root, dockerd and ip")
     made = OwnEngine(tmp_path_factory.mktemp("engine"))
-    made.start()
-    made.load(IMAGE)
-    yield made
-    made.discard()
+    try:
+        made.start()
+        made.load(IMAGE)
+        yield made
+    finally:
+        made.discard()
 
 
 @asynccontextmanager
@@ -49,7 +51,7 @@ async def reached(environment: Mapping[str, str]) -> AsyncIterator[DockerRuntime
     gc.collect()  # what is dropped is told of here
 
 
-async def launch(runtime: DockerRuntime, script: str) -> tuple[str, Attachment]:
+async def create(runtime: DockerRuntime, script: str, network: Network = Network.NONE) -> str:
     image = await runtime.images.get(IMAGE)
     assert image
     spec = ContainerSpec(
@@ -61,11 +63,15 @@ async def launch(runtime: DockerRuntime, script: str) -> tuple[str, Attachment]:
         labels={},
         working_dir="",
         resources=Resources(),
-        network=Network.NONE,
+        network=network,
         isolation=Isolation(),
         stop_grace=timedelta(seconds=1),
     )
-    container_id = await runtime.containers.create(spec)
+    return await runtime.containers.create(spec)
+
+
+async def launch(runtime: DockerRuntime, script: str) -> tuple[str, Attachment]:
+    container_id = await create(runtime, script)
     attachment = await runtime.containers.attach(container_id)
     await runtime.containers.start(container_id)
     return container_id, attachment
@@ -148,3 +154,25 @@ async def test_an_engine_that_does_not_know_us(engine: OwnEngine) -> None:
     async with reached(stranger) as runtime:
         with pytest.raises(RuntimeUnavailableError):
             await runtime.check()
+
+
+async def test_many_make_the_bridge_at_once(engine: OwnEngine) -> None:
+    async with reached(engine.environment) as runtime, reached(engine.environment) as other:
+        made = await asyncio.gather(
+            *(create(each, "true", Network.EGRESS) for each in (runtime, other) for _ in range(4))
+        )
+        for container_id in made:  # a name that two networks had could not be joined
+            await runtime.containers.start(container_id)
+            assert (await runtime.containers.wait(container_id)).code == 0
+            await runtime.containers.remove(container_id)
+
+
+async def test_a_second_bridge_of_the_same_name_goes(engine: OwnEngine) -> None:
+    with closing(engine.client()) as client:
+        for _ in range(2):
+            client.networks.create("skybridge-egress")
+        async with reached(engine.environment) as runtime:
+            container_id = await create(runtime, "true", Network.EGRESS)
+            await runtime.containers.start(container_id)
+            await runtime.containers.remove(container_id)
+        assert len(client.networks.list(names=["skybridge-egress"])) == 1

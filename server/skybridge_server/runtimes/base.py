@@ -129,7 +129,7 @@ class Attachment(Protocol):
         """Yield what the container writes, in chunks of 1 byte to 64 KiB, until it closes both.
 
         The end of this stream is not the end of the container. A reader that does not ask holds
-        back the container after a few hundred KiB; nothing is lost.
+        back the container after a few MiB, most of them at the engine; nothing is lost.
         """
         ...
 

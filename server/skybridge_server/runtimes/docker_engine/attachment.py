@@ -56,7 +56,11 @@ async def drive(
 ) -> DockerAttachment:
     """Let the event loop drive a connection, of which `early` was read already."""
     loop = asyncio.get_running_loop()
-    _, connection = await loop.create_connection(Connection, sock=sock)
+    try:
+        _, connection = await loop.create_connection(Connection, sock=sock)
+    except BaseException:
+        sock.close()  # which ends the carrier, too
+        raise
     if early:
         connection.feed(memoryview(early))
     return DockerAttachment(connection, carrier)

@@ -23,6 +23,7 @@ T = TypeVar("T")
 SHORT_THREADS = 8  # saturate an engine; more only steal time from the event loop
 TIMEOUT_SECONDS = 60
 PROBE_SECONDS = 1
+NEGOTIATION_SECONDS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,17 +136,18 @@ class EngineClient:
         address: dict[str, Any] = {**kwargs_from_env(environment=environment)}
         _look_for_socket(parse_host(address.get("base_url")))
         address["version"] = MINIMUM_DOCKER_API_VERSION
-        version = _client(address, timeout=PROBE_SECONDS).version(api_version=False)
+        unversioned = _client(address, timeout=NEGOTIATION_SECONDS)
+        version = unversioned.version(api_version=False)
         if "ApiVersion" not in version:
             raise DockerException("what answers there is no Docker Engine")
         address["version"] = version["ApiVersion"]
-        probe = _client(address, timeout=PROBE_SECONDS)
+        short = _client(address, max_pool_size=SHORT_THREADS)
         return Engine(
-            short=_client(address, max_pool_size=SHORT_THREADS),
+            short=short,
             long=_client(address, max_pool_size=self._max_waits),
-            probe=probe,
+            probe=_client(address, timeout=PROBE_SECONDS),
             version=version,
-            info=probe.info(),
+            info=short.info(),
         )
 
     def _forget(self, engine: Engine) -> None:
