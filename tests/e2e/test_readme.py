@@ -1,4 +1,4 @@
-"""The code of the READMEs, run as it stands there, but with base images of this machine."""
+"""The code of the README, run as it stands there, but with base images of this machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from skybridge_client import Client
 from tests.support.command import run
-from tests.support.documents import README, ROOT, blocks
+from tests.support.documents import README, blocks
 from tests.support.functions import BUSYBOX, PYTHON, new_id
 from tests.support.server import Server
 
@@ -40,17 +40,3 @@ def test_typed_client(server: Server) -> None:
     assert "output b'Hello, Grace\\n'" in done.out
     with Client(server.address) as client:
         client.delete_function("greet", force=True)
-
-
-@pytest.mark.parametrize("number", [0, 1], ids=["sync", "async"])
-def test_client_readme(server: Server, number: int) -> None:
-    program = blocks(ROOT / "client/README.md", "python")[number]
-    with Client(server.address) as client:
-        script = "while read -r name || [ $name ]; do echo Hello, $name!; done"
-        client.create_function("hello-world", image=BUSYBOX, command=["sh", "-c", script])
-        list(client.deploy("hello-world"))
-        done = run(server.address, sys.executable, "-c", program)
-        client.delete_function("hello-world", force=True)
-    assert done.code == 0, done.err
-    assert "Hello, Ada!\n" in done.out
-    assert "Hello, Grace!\n" in done.out

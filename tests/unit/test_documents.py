@@ -98,6 +98,6 @@ def test_settings_that_are_named_exist() -> None:
 def test_readme_has_every_state_and_reason() -> None:
     readme = README.read_text()
     for enum in (ExecutionState, FailureReason):
-        prefix = enum.Name(0).removesuffix("UNSPECIFIED")
-        words = [name.removeprefix(prefix) for name in enum.keys()[1:]]
+        unset, *names = enum.keys()
+        words = [name.removeprefix(unset.removesuffix("UNSPECIFIED")) for name in names]
         assert [word for word in words if not re.search(rf"\b{word}\b", readme)] == []

@@ -24,7 +24,9 @@ SOURCES = {
 
 
 def project(folder: str) -> dict[str, Any]:
-    content: dict[str, Any] = tomllib.loads((ROOT / folder / "pyproject.toml").read_text())
+    content: dict[str, dict[str, Any]] = tomllib.loads(
+        (ROOT / folder / "pyproject.toml").read_text()
+    )
     return content["project"]
 
 
