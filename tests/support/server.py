@@ -50,6 +50,10 @@ class Server:
         """What its containers are labelled with."""
         self.tls: TlsConfig | None = None
 
+    def set(self, **settings: str) -> None:
+        """Change settings for the next start."""
+        self._settings |= settings
+
     def start(self) -> None:
         """Start it and wait until it says that it is ready."""
         begin = self.launch()
@@ -107,8 +111,11 @@ class Server:
         """Return what it logged as a defect of itself."""
         return [line for line in self.events() if line["level"] == "error"]
 
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
     def log_tail(self) -> str:
-        return self._log.read_bytes()[-LOG_TAIL:].decode(errors="replace")
+        return self.log()[-LOG_TAIL:]
 
     # -- ending it ------------------------------------------------------------------------------
 
