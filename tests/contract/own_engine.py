@@ -69,6 +69,15 @@ class OwnEngine:
         wait_until(lambda: _dead(number), "containerd to die with its parent")
         containerd.unlink()  # or the next one takes a process that nobody buried for it
 
+    def freeze(self) -> None:
+        """Let it take connections and answer none, as when its machine is overwhelmed."""
+        assert self._process
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self._process
+        self._process.send_signal(signal.SIGCONT)
+
     def load(self, image: str) -> None:
         """Take an image over from the machine's engine."""
         with closing(docker.from_env()) as source, closing(self.client()) as target:

@@ -114,6 +114,18 @@ async def test_an_engine_that_dies_while_a_container_runs(engine: OwnEngine) -> 
         await runtime.containers.remove(container_id)
 
 
+async def test_an_engine_that_hangs(engine: OwnEngine) -> None:
+    async with reached(engine.environment) as runtime:
+        assert (await runtime.check()).engine
+        engine.freeze()
+        try:
+            with pytest.raises(RuntimeUnavailableError, match="does not answer"):
+                await runtime.check()
+        finally:
+            engine.thaw()
+        assert (await runtime.check()).engine
+
+
 async def test_an_engine_behind_tls(engine: OwnEngine) -> None:
     async with reached(engine.tls_environment) as runtime:
         data = BYTES * 4096

@@ -31,6 +31,7 @@ from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.registry]
 
+LAYER_BYTES = 2 << 20
 LOGIN = Credentials("operator", "secret")
 CONFIG = """
 version: 0.1
@@ -45,6 +46,7 @@ class Registry:
     """A registry that holds one image under `name` and `digest`."""
 
     def __init__(self, folder: Path, login: Credentials | None) -> None:
+        self._folder = folder
         program = shutil.which("docker-registry")
         assert program, "install docker-registry"
         self.host = f"127.0.0.1:{free_port()}"
@@ -62,6 +64,12 @@ class Registry:
             self._process = subprocess.Popen([program, "serve", config], stdout=log, stderr=log)
         wait_until(self._answers, "the registry to answer")
         self._push(login)
+
+    def lose_layers(self) -> None:
+        """Forget everything that is big; what names it stays."""
+        for blob in self._folder.glob("data/docker/registry/v2/blobs/sha256/*/*/data"):
+            if blob.stat().st_size >= LAYER_BYTES:
+                blob.unlink()
 
     def stop(self) -> None:
         self._process.kill()
@@ -92,7 +100,7 @@ def _layer() -> bytes:
     """Return a file system that no engine has yet."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
-        content = secrets.token_bytes(2 << 20)
+        content = secrets.token_bytes(LAYER_BYTES)
         entry = tarfile.TarInfo("content")
         entry.size = len(content)
         archive.addfile(entry, io.BytesIO(content))
@@ -161,6 +169,17 @@ async def test_half_a_pull_is_given_up(runtime: DockerRuntime, public: Registry)
         await watching
     await pull(runtime, public.name)
     assert await runtime.images.get(public.name)
+
+
+async def test_a_registry_that_lost_a_layer(runtime: DockerRuntime, tmp_path: Path) -> None:
+    registry = Registry(tmp_path, None)
+    try:
+        registry.lose_layers()
+        with pytest.raises(RegistryUnavailableError, match="cannot be pulled"):
+            await pull(runtime, registry.name)
+    finally:
+        registry.stop()
+    assert await runtime.images.get(registry.name) is None
 
 
 async def test_with_credentials(runtime: DockerRuntime, private: Registry) -> None:
