@@ -67,6 +67,12 @@ class World:
     async def run(self, name: FunctionName = HELLO, **fields: Any) -> Execution:
         return await self.ended(await self.start(name, **fields))
 
+    async def execute(
+        self, name: FunctionName = HELLO, *, time_left: timedelta | None = None, **fields: Any
+    ) -> Execution:
+        request = ExecutionRequest(name, **fields)
+        return await self.services.executions.execute(request, time_left=time_left)
+
     async def ended(self, name: ExecutionName) -> Execution:
         """Wait for the end of an execution, and look whether its journal keeps the rules."""
         active = self.services.registry.get(name)
@@ -113,7 +119,7 @@ async def world_of(**limits: Any) -> AsyncGenerator[World, None]:
     """Make a world under these limits; at the end nothing may be left of it."""
     repositories, disk = FakeRepositories(), Gate()
     for method in STORE_METHODS:
-        _put_behind(disk, repositories.executions, method)
+        put_behind(disk, repositories.executions, method)
     runtime = FakeRuntime("docker")
     runtime.images.present[BUSYBOX] = IMAGE
     world = await _open(repositories, runtime, replace(LIMITS, **limits), disk)
@@ -135,7 +141,7 @@ async def _open(
     return World(repositories, runtime, engines, services, metrics, disk)
 
 
-def _put_behind(gate: Gate, store: object, method: str) -> None:
+def put_behind(gate: Gate, store: object, method: str) -> None:
     inner: Callable[..., Awaitable[Any]] = getattr(store, method)
 
     async def guarded(*args: Any, **kwargs: Any) -> Any:
