@@ -90,7 +90,7 @@ class ContainerSpec:
     name: str
     image_id: str
     command: tuple[str, ...]
-    """Replaces the image's ENTRYPOINT, unless empty."""
+    """Replaces the image's ENTRYPOINT and CMD, unless empty."""
     args: tuple[str, ...]
     """Replaces the image's CMD, unless empty."""
     env: Mapping[str, str]

@@ -317,7 +317,9 @@ class FunctionSpec(_message.Message):
     """
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Replaces the image's ENTRYPOINT; at most 128 items of 4 KiB."""
+        """Replaces the image's ENTRYPOINT, and its CMD too; at most 128 items of
+        4 KiB.
+        """
 
     @_builtins.property
     def args(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
