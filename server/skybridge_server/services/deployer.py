@@ -73,6 +73,7 @@ class Deployer:
         progress.tell(DeploymentPhase.RESOLVING)
         reference = str(check_image(spec.image, self._limits))
         self._check_allowed(spec)
+        self._engines.check(spec.runtime)
         runtime = self._engines.get(spec.runtime)
         image = await runtime.images.get(reference)
         if spec.pull_policy is PullPolicy.NEVER and image is None:

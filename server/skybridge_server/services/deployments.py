@@ -125,6 +125,7 @@ class DeploymentService:
         self, image: str, runtime: str, credentials: Credentials | None
     ) -> AsyncGenerator[PullProgress | Image]:
         """Pull an image under the trust policy, and yield its progress; the last is the image."""
+        self._engines.check(runtime)
         images = self._engines.get(runtime).images
         async with aclosing(pull(images, image, self._limits, credentials)) as steps:
             async for step in steps:
@@ -170,6 +171,7 @@ class DeploymentService:
         )
 
     async def _check_image(self, revision: Revision) -> None:
+        self._engines.check(revision.spec.runtime)
         images = self._engines.get(revision.spec.runtime).images
         if await images.get(revision.image_id) is None:
             raise FailedPreconditionError(
