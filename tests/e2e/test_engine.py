@@ -1,0 +1,303 @@
+"""An engine that dies, stops, hangs and comes back; hands from outside on our containers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
+
+from skybridge_client import (
+    AsyncClient,
+    ExecutionEvent,
+    NotFoundError,
+    UnavailableError,
+    is_final,
+)
+from skybridge_client.messages import GapReason, RuntimeState
+from tests.contract.own_engine import OwnEngine
+from tests.support.functions import (
+    BUSYBOX,
+    GATED,
+    PATIENT,
+    State,
+    collect,
+    deploy,
+    deploy_spec,
+    new_id,
+    output,
+    told,
+)
+from tests.support.server import Server
+from tests.support.stubs import channel
+from tests.support.waiting import PATIENCE, until
+
+pytestmark = pytest.mark.docker
+
+Serve = Callable[..., Server]
+EXECUTIONS = "skybridge.faas.v1.ExecutionService"
+FUNCTIONS = "skybridge.faas.v1.FunctionService"
+
+SERVING, NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING
+RUNNING = State.EXECUTION_STATE_RUNNING
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnEngine]:
+    """An engine of our own, so that the one of the machine lives on."""
+    if not OwnEngine.possible():
+        pytest.skip("starting an engine needs root, dockerd and ip")
+    made = OwnEngine(tmp_path_factory.mktemp("engine"))
+    try:
+        made.start()
+        made.load(BUSYBOX)
+        yield made
+    finally:
+        made.discard()
+
+
+class Health:
+    """The health of the execution service, as a watcher sees it."""
+
+    def __init__(self, stub: Any) -> None:
+        self._stub = stub
+        self._call = stub.Watch(HealthCheckRequest(service=EXECUTIONS))
+
+    async def becomes(self, status: int) -> None:
+        """Wait for the next event, which must be this one; say how long it took."""
+        began = time.monotonic()
+        async with asyncio.timeout(PATIENCE):
+            answer = await self._call.read()
+        assert answer.status == status
+        name = HealthCheckResponse.ServingStatus.Name(answer.status)
+        print(f"{name} after {time.monotonic() - began:.2f} s")
+
+    async def of(self, service: str) -> int:
+        answer = await self._stub.Check(HealthCheckRequest(service=service), timeout=PATIENCE)
+        status: int = answer.status
+        return status
+
+
+@asynccontextmanager
+async def watched_health(server: Server) -> AsyncIterator[Health]:
+    async with channel(server.address) as wire:
+        yield Health(HealthStub(wire))
+
+
+async def check_management(client: AsyncClient, health: Health) -> None:
+    """Everything that needs no engine works; what needs one says so, and when to come back."""
+    assert await health.of(FUNCTIONS) == await health.of("") == SERVING
+    name = new_id()
+    await client.create_function(name, image=BUSYBOX, command=["true"], pull_policy="never")
+    await client.update_function(name, description="changed")
+    assert name in [f.name.rpartition("/")[2] async for f in client.list_functions()]
+    (runtime,) = await client.runtimes()
+    assert runtime.state == RuntimeState.RUNTIME_STATE_UNAVAILABLE
+    assert "does not answer" in runtime.state_message
+    with pytest.raises(UnavailableError, match="does not answer") as caught:
+        assert [step async for step in client.deploy(name)]
+    assert (caught.value.reason, caught.value.retry_delay) == ("RUNTIME_UNAVAILABLE", 1)
+    await client.delete_function(name)
+
+
+async def until_output(client: AsyncClient, execution: str) -> None:
+    async def has_output() -> bool:
+        return (await client.get_execution(execution)).stdout_bytes > 0
+
+    await until(has_output, "output")
+
+
+# -- the engine ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["kill", "stop"])
+async def test_an_engine_that_goes_away_while_functions_run(
+    engine: OwnEngine, serve: Serve, how: str
+) -> None:
+    server = serve(**engine.environment)
+    async with AsyncClient(server.address) as client, watched_health(server) as health:
+        await health.becomes(SERVING)
+        name = await deploy(client, f"echo ready; {PATIENT}", max_concurrency=1)
+        running = await client.start(name)
+        following = asyncio.create_task(collect(client.watch(running.name)))
+        await until_output(client, running.name)
+        waiting = await client.start(name)
+
+        getattr(engine, how)()
+
+        await health.becomes(NOT_SERVING)
+        events = await following
+        check_torn(events)
+        ended = await client.wait(waiting.name, timeout=PATIENCE)
+        assert told(ended) == ("FAILED", "RUNTIME_UNAVAILABLE")
+        assert not ended.HasField("start_time")
+        with pytest.raises(UnavailableError, match="does not answer") as caught:
+            await client.start(name)
+        assert (caught.value.reason, caught.value.retry_delay) == ("RUNTIME_UNAVAILABLE", 1)
+        await check_management(client, health)
+
+        engine.start()
+
+        await health.becomes(SERVING)
+        again = await deploy(client, "echo again")
+        assert (await client.execute(again)).output == b"again\n"
+        assert await client.get_execution(running.name) == await client.wait(running.name)
+        server.settle()  # the container outlived its engine, and its execution
+    server.stop()
+
+
+def check_torn(events: list[ExecutionEvent]) -> None:
+    """A journal whose engine went away: what was seen, a gap of unknown length, the truth."""
+    assert output([e for e in events if not e.HasField("gap")]) == b"ready\n"
+    gaps = [event.gap for event in events if event.HasField("gap")]
+    assert [gap.stream for gap in gaps] == [1, 2]
+    assert {gap.reason for gap in gaps} == {GapReason.GAP_REASON_RUNTIME_UNAVAILABLE}
+    assert not any(gap.HasField("length") for gap in gaps)
+    ended = events[-1].result.execution
+    assert told(ended) == ("FAILED", "RUNTIME_UNAVAILABLE")
+    assert not ended.HasField("exit_code")
+    assert "went away while the function ran" in ended.failure.message
+
+
+async def test_an_engine_that_hangs_for_a_while_loses_nothing(
+    engine: OwnEngine, serve: Serve
+) -> None:
+    server = serve(**engine.environment)
+    async with AsyncClient(server.address) as client, watched_health(server) as health:
+        await health.becomes(SERVING)
+        name = await deploy(client, GATED)
+        running = await client.start(name)
+        await until_output(client, running.name)
+        container = server.containers(f"skybridge.execution={running.name}")[0]
+        engine.freeze()
+        try:
+            await health.becomes(NOT_SERVING)
+            await check_management(client, health)
+        finally:
+            engine.thaw()
+        await health.becomes(SERVING)
+
+        await asyncio.to_thread(container.kill, "SIGUSR1")
+
+        ended = await client.wait(running.name, timeout=PATIENCE)
+        assert (told(ended)[0], ended.output) == ("SUCCEEDED", b"ready\ndone\n")
+        server.settle()
+    server.stop()
+
+
+async def test_a_server_waits_for_its_engine(engine: OwnEngine, serve: Serve) -> None:
+    engine.stop()
+    server = serve(**engine.environment)
+    async with AsyncClient(server.address) as client, watched_health(server) as health:
+        await health.becomes(NOT_SERVING)
+        await check_management(client, health)
+        engine.start()
+        await health.becomes(SERVING)
+        name = await deploy(client, "echo at last")
+        assert (await client.execute(name)).output == b"at last\n"
+        server.settle()
+    server.stop()
+
+
+# -- hands from outside --------------------------------------------------------------------------
+
+
+async def start_gated(server: Server, client: AsyncClient, **fields: Any) -> tuple[str, Any]:
+    started = await client.start(await deploy(client, GATED, **fields))
+    await until_output(client, started.name)
+    return started.name, server.containers(f"skybridge.execution={started.name}")[0]
+
+
+async def test_a_container_removed_from_outside(server: Server, client: AsyncClient) -> None:
+    name, container = await start_gated(server, client)
+
+    await asyncio.to_thread(container.remove, force=True)
+
+    ended = await client.wait(name, timeout=PATIENCE)
+    assert told(ended) == ("FAILED", "CONTAINER_REMOVED")
+    assert not ended.HasField("exit_code")
+
+
+async def test_a_container_stopped_from_outside(server: Server, client: AsyncClient) -> None:
+    started = await client.start(await deploy(client, f"echo ready; {PATIENT}"))
+    await until_output(client, started.name)
+    container = server.containers(f"skybridge.execution={started.name}")[0]
+
+    await asyncio.to_thread(container.stop)
+
+    ended = await client.wait(started.name, timeout=PATIENCE)
+    assert (told(ended), ended.exit_code) == (("FAILED", "SIGNAL"), 143)
+
+
+async def test_a_container_paused_from_outside_goes_on_when_it_is_woken(
+    server: Server, client: AsyncClient
+) -> None:
+    name, container = await start_gated(server, client)
+
+    await asyncio.to_thread(container.pause)
+    assert not is_final(await client.wait(name, timeout=0.3))
+    await asyncio.to_thread(container.unpause)
+    await asyncio.to_thread(container.kill, "SIGUSR1")
+
+    assert told(await client.wait(name, timeout=PATIENCE))[0] == "SUCCEEDED"
+
+
+async def test_a_container_paused_from_outside_can_be_cancelled(
+    server: Server, client: AsyncClient
+) -> None:
+    name, container = await start_gated(server, client, shutdown_grace=0.3)
+    await asyncio.to_thread(container.pause)
+
+    await client.cancel(name)
+
+    assert told(await client.wait(name, timeout=PATIENCE)) == ("CANCELLED", "CANCELLED")
+
+
+async def test_a_container_paused_from_outside_does_not_escape_its_timeout(
+    server: Server, client: AsyncClient
+) -> None:
+    name, container = await start_gated(server, client, execution_timeout=2, shutdown_grace=0.3)
+
+    await asyncio.to_thread(container.pause)
+
+    assert told(await client.wait(name, timeout=PATIENCE)) == ("TIMED_OUT", "EXECUTION_TIMEOUT")
+
+
+async def test_a_container_removed_while_it_waits_for_its_start_is_told(
+    server: Server, client: AsyncClient
+) -> None:
+    """Whoever removes right after the creation meets the start; either way it is the truth."""
+    name = await deploy_spec(client, command=["sleep", "1000"])
+
+    async def remove_at_once() -> tuple[str, str]:
+        started = await client.start(name)
+        label = f"skybridge.execution={started.name}"
+        found: list[Any] = []
+
+        async def there() -> bool:
+            found[:] = await asyncio.to_thread(server.containers, label)
+            return bool(found)
+
+        await until(there, "the container")
+        await asyncio.to_thread(found[0].remove, force=True)
+        return told(await client.wait(started.name, timeout=PATIENCE))
+
+    verdicts = await asyncio.gather(*(remove_at_once() for _ in range(3)))
+
+    assert set(verdicts) == {("FAILED", "CONTAINER_REMOVED")}
+
+
+async def test_what_is_deleted_is_gone(client: AsyncClient) -> None:
+    ended = await client.execute(await deploy(client, "echo out"))
+
+    await client.delete_execution(ended.name)
+
+    with pytest.raises(NotFoundError):
+        await client.get_execution(ended.name)
+    with pytest.raises(NotFoundError):
+        await collect(client.watch(ended.name))
