@@ -55,9 +55,12 @@ class Tail:
         """Yield the entries, the first ones cut to where the lines begin."""
         excess = self._newlines + self._open_line - self._wanted
         for entry in self._entries:
-            cut = min(max(excess, 0), _newlines(entry))
-            excess -= cut
-            kept = _without_lines(entry, cut)
+            newlines = _newlines(entry)
+            if excess > newlines:
+                excess -= newlines  # the lines begin behind it
+                continue
+            kept = _without_lines(entry, excess)
+            excess = 0
             if kept is not None:
                 yield kept
 
@@ -76,7 +79,7 @@ def _newlines(entry: LogEntry) -> int:
 
 def _without_lines(entry: LogEntry, lines: int) -> LogEntry | None:
     """Return an entry without its first lines; None if nothing is left."""
-    if not lines or not isinstance(entry.body, Output):
+    if lines <= 0 or not isinstance(entry.body, Output):
         return entry
     start = 0
     for _ in range(lines):
