@@ -101,8 +101,9 @@ def of_start(container_id: str) -> Translation:
     """Translate answers to the start of a container."""
 
     def translate(error: APIError) -> SkybridgeError:
+        text = explanation(error).lower()
         # A network may be missing, too.
-        gone = is_missing(error) and "container" in explanation(error).lower()
+        gone = (is_missing(error) and "container" in text) or "marked for removal" in text
         return ContainerGoneError(container_id) if gone else _of_launch(error)
 
     return translate
