@@ -330,6 +330,27 @@ class TestRevisions:
 
 
 class TestExecutions:
+    async def test_may_insist_on_a_function_that_can_be_executed(self, store: Repositories) -> None:
+        async def begin() -> None:
+            await store.executions.add(
+                execution(function_uid=stored.uid), b"", [], request("r"), check_function=True
+            )
+
+        stored = function()
+        with pytest.raises(NotFoundError):
+            await begin()
+        await store.functions.create(replace(stored, uid="another"))
+        with pytest.raises(NotFoundError):
+            await begin()
+        await store.functions.delete(HELLO, expected_etag="one")
+        await store.functions.create(replace(stored, state=FunctionState.DISABLED))
+        with pytest.raises(FailedPreconditionError) as caught:
+            await begin()
+        assert caught.value.reason == "FUNCTION_DISABLED"
+        assert not (await store.executions.list(ExecutionQuery("default"), ALL)).items
+        await store.functions.update(stored, expected_etag="one")
+        await begin()
+
     async def test_keeps_all_of_an_execution(self, store: Repositories) -> None:
         queued = execution(
             timeout=seconds(1.5),

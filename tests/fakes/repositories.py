@@ -14,7 +14,7 @@ from skybridge_server.errors import (
     NotFoundError,
 )
 from skybridge_server.models.executions import Execution
-from skybridge_server.models.functions import Function, Revision
+from skybridge_server.models.functions import Function, FunctionState, Revision
 from skybridge_server.models.journal import Event, Output, OutputStream, Result
 from skybridge_server.models.metrics import FunctionMetrics, LatencySummary
 from skybridge_server.models.names import ExecutionName, FunctionName, RevisionName
@@ -42,6 +42,7 @@ class FakeRepositories:
         self.revisions = FakeRevisions(self.requests)
         self.functions = FakeFunctions(self.requests, self.revisions, self.executions)
         self.revisions.functions = self.functions
+        self.executions.functions = self.functions
         self._server_id = str(uuid.uuid4())
 
     async def server_id(self) -> str:
@@ -127,6 +128,14 @@ class FakeFunctions:
         del self.rows[name]
         self._revisions.forget(name)
 
+    def check_enabled(self, name: FunctionName, uid: str) -> None:
+        """Check that there is such a function, and that it may be executed."""
+        stored = self.rows.get(name)
+        if stored is None or stored.uid != uid:
+            raise NotFoundError("function", str(name))
+        if stored.state is FunctionState.DISABLED:
+            raise FailedPreconditionError("the function is disabled", reason="FUNCTION_DISABLED")
+
     async def check(self, name: FunctionName, etag: str, uid: str | None = None) -> Function:
         """Return the stored function that has this etag and, if given, this uid."""
         stored = await self.get(name)
@@ -189,6 +198,8 @@ class FakeRevisions:
 class FakeExecutions:
     """Executions, their input and their journals."""
 
+    functions: FakeFunctions
+
     def __init__(self, requests: FakeRequests) -> None:
         self.rows: dict[ExecutionName, Execution] = {}
         self.inputs: dict[ExecutionName, bytes] = {}
@@ -202,8 +213,12 @@ class FakeExecutions:
         input_: bytes,
         events: Sequence[Event],
         request: Request | None = None,
+        *,
+        check_function: bool = False,
     ) -> None:
         self._requests.check(request)
+        if check_function:
+            self.functions.check_enabled(execution.function, execution.function_uid)
         self._requests.record(request)
         self._order[execution.name] = len(self._order)
         self.rows[execution.name] = execution

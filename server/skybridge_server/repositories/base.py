@@ -94,8 +94,14 @@ class ExecutionRepository(Protocol):
         input_: bytes,
         events: Sequence[Event],
         request: Request | None = None,
+        *,
+        check_function: bool = False,
     ) -> None:
-        """Store a new execution, its input and the first events of its journal."""
+        """Store a new execution, its input and the first events of its journal.
+
+        `check_function`: only if its function still exists and is not disabled; NotFoundError,
+        FailedPreconditionError (reason FUNCTION_DISABLED).
+        """
         ...
 
     async def append(

@@ -9,7 +9,7 @@ from peewee import SqliteDatabase
 
 from skybridge_server.errors import FailedPreconditionError, NotFoundError
 from skybridge_server.models.executions import Execution, ExecutionState
-from skybridge_server.models.functions import Function
+from skybridge_server.models.functions import Function, FunctionState
 from skybridge_server.models.journal import Event, Output, OutputStream
 from skybridge_server.models.metrics import FunctionMetrics
 from skybridge_server.models.names import ExecutionName
@@ -27,12 +27,17 @@ from skybridge_server.repositories.tables import (
     EventRow,
     ExecutionLabelRow,
     ExecutionRow,
+    FunctionRow,
     InputRow,
 )
 
 MAX_EVENTS = 1000
 
 NAMED = (ExecutionRow.execution == "") & (ExecutionRow.namespace == "")
+FUNCTION = statements.select(
+    (FunctionRow.uid, FunctionRow.state),
+    (FunctionRow.namespace == "") & (FunctionRow.function == ""),
+)
 ADD = statements.insert(ExecutionRow, execution_rows.COLUMNS)
 ADD_LABEL = statements.insert(
     ExecutionLabelRow,
@@ -68,6 +73,8 @@ class SqliteExecutions:
         input_: bytes,
         events: Sequence[Event],
         request: Request | None = None,
+        *,
+        check_function: bool = False,
     ) -> None:
         fixed = execution_rows.fixed_values(execution)
         changing = execution_rows.changing_values(execution)
@@ -75,6 +82,8 @@ class SqliteExecutions:
 
         def job(db: SqliteDatabase) -> None:
             record(db, request)
+            if check_function:
+                _check_function(db, execution)
             row_id = db.execute_sql(ADD, fixed + changing).lastrowid
             for label in execution.labels.items():
                 db.execute_sql(ADD_LABEL, (row_id, *label, execution.name.namespace, create_time))
@@ -161,6 +170,18 @@ class SqliteExecutions:
     ) -> FunctionMetrics:
         return await self._database.scan(
             lambda db: summarize(db, function, start_time=start_time, end_time=end_time)
+        )
+
+
+def _check_function(db: SqliteDatabase, execution: Execution) -> None:
+    name = execution.function
+    row = db.execute_sql(FUNCTION, (name.namespace, name.function)).fetchone()
+    if row is None or row[0] != execution.function_uid:
+        raise NotFoundError("function", str(name))
+    if row[1] == FunctionState.DISABLED:
+        raise FailedPreconditionError(
+            f"function '{name}' is disabled: enable it with EnableFunction",
+            reason="FUNCTION_DISABLED",
         )
 
 

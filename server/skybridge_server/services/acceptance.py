@@ -117,7 +117,10 @@ class Acceptance:
         record = idempotency.record(request.key, resource=execution.name.execution)
         self._registry.expect(active)
         try:
-            await self._repositories.executions.add(execution, request.input, [first_event], record)
+            # Checked again, in one with the write: it may be deleted by now.
+            await self._repositories.executions.add(
+                execution, request.input, [first_event], record, check_function=True
+            )
         except BaseException:
             self._registry.forget(active)
             active.ticket.release()

@@ -308,6 +308,35 @@ async def test_by_force_while_callers_keep_coming(world: World) -> None:
         assert (await world.ended(name)).state is ExecutionState.CANCELLED
 
 
+@pytest.mark.parametrize("force", [False, True])
+async def test_an_execution_on_its_way_in_comes_too_late(world: World, force: bool) -> None:
+    await world.deployed()
+    gate = Gate()
+    put_behind(gate, world.repositories.revisions, "get")
+    release = gate.hold("get")
+    call = asyncio.create_task(world.execute())
+    await settle()
+    await delete(world, force=force)
+    release.set()
+    with pytest.raises(NotFoundError):
+        await call
+    assert not world.repositories.executions.rows
+    assert world.services.system.info().running_executions == 0
+
+
+async def test_an_execution_on_its_way_into_a_function_that_is_disabled(world: World) -> None:
+    await world.deployed()
+    gate = Gate()
+    put_behind(gate, world.repositories.revisions, "get")
+    release = gate.hold("get")
+    call = asyncio.create_task(world.execute())
+    await settle()
+    await world.services.functions.set_enabled(HELLO, False, etag="", key=None)
+    release.set()
+    with pytest.raises(FailedPreconditionError):
+        await call
+
+
 async def test_a_store_that_fails_is_told(world: World, store: Gate) -> None:
     store.failures["create"] = StorageError("disk full")
     with pytest.raises(StorageError):
