@@ -13,6 +13,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
+from skybridge_server.contracts.stdio import MAX_ENV_INPUT_BYTES
 from skybridge_server.errors import FailedPreconditionError, FieldViolation, InvalidArgumentError
 from skybridge_server.models.functions import (
     KIB,
@@ -38,7 +39,6 @@ MAX_ARG_BYTES = 32 * KIB
 MAX_ENV_ENTRIES = 256
 MAX_ENV_BYTES = 128 * KIB
 MAX_WORKING_DIR_BYTES = 4 * KIB - 1
-MAX_ENV_INPUT_BYTES = 96 * KIB
 MAX_UID = 2**31 - 1
 
 LABEL_KEY = re.compile(r"[a-z0-9](?:[a-z0-9._/-]{0,61}[a-z0-9])?")
