@@ -2,10 +2,10 @@
 
 SQLite has one writer at a time and a durable commit costs far more than the statements in it. So
 all changes that have queued up while the last commit ran share the next one: a job is a function
-that gets the database, its effects are isolated by a savepoint, and its future completes once the
-whole batch is on disk. Readers use the same loop, since one wake-up of the event loop for a batch
-of answers is what makes a read cheap. Reads that walk many rows have a thread of their own, so that
-they never hold up an execution.
+that gets the database, one that fails takes back its own effects alone, and its future completes
+once the whole batch is on disk. Readers use the same loop, since one wake-up of the event loop for
+a batch of answers is what makes a read cheap. Reads that walk many rows have a thread of their own,
+so that they never hold up an execution.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any, Generic, TypeVar
 
 from peewee import PeeweeException, SqliteDatabase
 
-from skybridge_server.errors import FailedPreconditionError, SkybridgeError, StorageError
+from skybridge_server.errors import FailedPreconditionError, StorageError
 
 T = TypeVar("T")
 
@@ -71,6 +71,16 @@ class _Task(Generic[T]):
         self.future = future
         self.result: T | None = None
         self.error: Exception | None = None
+
+    def run(self, database: SqliteDatabase) -> None:
+        """Do the job, perhaps once more after its effects were taken back."""
+        self.error = None
+        try:
+            self.result = self.job(database)
+        except DATABASE_ERRORS as error:
+            self.error = _storage_error(error)
+        except Exception as error:  # noqa: BLE001 - it belongs to the caller
+            self.error = error
 
     def settle(self) -> None:
         """Tell the caller, unless it has gone."""
@@ -131,16 +141,42 @@ class _Worker(threading.Thread):
     def _run_batch(self, batch: Sequence[_Task[Any]]) -> None:
         try:
             connection = self._connection()
-            connection.execute("BEGIN IMMEDIATE" if self._writes else "BEGIN")
-            for task in batch:
-                self._run_task(connection, task)
-            connection.execute("COMMIT")
-        except DATABASE_ERRORS as error:
+            if not self._run_bare(connection, batch):
+                self._run_guarded(connection, batch)
+        except (*DATABASE_ERRORS, StorageError) as error:
             # What one of them saw of the others never happened, so all of them fail.
             for task in batch:
                 task.error = _storage_error(error)
             with suppress(*DATABASE_ERRORS):
                 self._database.close()  # rolls back; the next batch starts afresh
+
+    def _run_bare(self, connection: sqlite3.Connection, batch: Sequence[_Task[Any]]) -> bool:
+        """Run jobs without savepoints, which would cost more than most of them.
+
+        False if one of several changes failed: none of them has happened then.
+        """
+        connection.execute("BEGIN IMMEDIATE" if self._writes else "BEGIN")
+        for task in batch:
+            task.run(self._database)
+            if self._writes and task.error is not None:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                return len(batch) == 1
+        connection.execute("COMMIT")
+        return True
+
+    def _run_guarded(self, connection: sqlite3.Connection, batch: Sequence[_Task[Any]]) -> None:
+        """Run changes so that one that fails takes back its own effects alone."""
+        connection.execute("BEGIN IMMEDIATE")
+        for task in batch:
+            connection.execute("SAVEPOINT job")
+            task.run(self._database)
+            if task.error is not None:
+                if not connection.in_transaction:
+                    raise task.error  # SQLite gave up the whole transaction: the disk is full
+                connection.execute("ROLLBACK TO job")
+            connection.execute("RELEASE job")
+        connection.execute("COMMIT")
 
     def _connection(self) -> sqlite3.Connection:
         if self._database.is_closed():
@@ -148,17 +184,6 @@ class _Worker(threading.Thread):
             if not self._writes:
                 self._database.execute_sql("PRAGMA query_only = 1")
         return self._database.connection()  # type: ignore[no-any-return]
-
-    def _run_task(self, connection: sqlite3.Connection, task: _Task[Any]) -> None:
-        connection.execute("SAVEPOINT job")
-        try:
-            task.result = task.job(self._database)
-        except Exception as error:
-            task.error = _storage_error(error) if isinstance(error, DATABASE_ERRORS) else error
-            if not connection.in_transaction:
-                raise  # SQLite gave up the whole transaction, as it does when the disk is full
-            connection.execute("ROLLBACK TO job")
-        connection.execute("RELEASE job")
 
 
 class Database:
@@ -265,5 +290,7 @@ def lock_file(path: Path) -> int:
     return descriptor
 
 
-def _storage_error(error: Exception) -> SkybridgeError:
+def _storage_error(error: Exception) -> StorageError:
+    if isinstance(error, StorageError):
+        return error
     return StorageError(f"the database cannot be used now: {error}")
