@@ -1,10 +1,10 @@
-"""The database file: one thread writes, three read, and all of them work in batches.
+"""The database file: one thread writes, four read, and all of them work in batches.
 
 SQLite has one writer at a time and a durable commit costs far more than the statements in it. So
 all changes that have queued up while the last commit ran share the next one: a job is a function
 that gets the database, one that fails takes back its own effects alone, and its future completes
 once the whole batch is on disk. Readers use the same loop, since one wake-up of the event loop for
-a batch of answers is what makes a read cheap. Reads that walk many rows have a thread of their own,
+a batch of answers is what makes a read cheap. Reads that walk many rows have threads of their own,
 so that they never hold up an execution.
 """
 
@@ -205,7 +205,8 @@ class Database:
             self._worker("writer", self._writes, writes=True, max_jobs=WRITE_BATCH_JOBS),
             self._worker("reader-1", self._reads, writes=False, max_jobs=READ_BATCH_JOBS),
             self._worker("reader-2", self._reads, writes=False, max_jobs=READ_BATCH_JOBS),
-            self._worker("scanner", self._scans, writes=False, max_jobs=1),
+            self._worker("scanner-1", self._scans, writes=False, max_jobs=1),
+            self._worker("scanner-2", self._scans, writes=False, max_jobs=1),
         ]
         for worker in self._workers:
             worker.start()
@@ -233,7 +234,7 @@ class Database:
         return self._submit(self._reads, job, 0)
 
     def scan(self, job: Job[T]) -> asyncio.Future[T]:
-        """Run a job that may read many rows: one at a time, beside the reads."""
+        """Run a job that may read many rows: two at a time, beside the reads."""
         return self._submit(self._scans, job, 0)
 
     def _submit(self, queue: _Queue, job: Job[T], cost: int) -> asyncio.Future[T]:
@@ -262,7 +263,7 @@ class Database:
         if self._closed:
             return
         self._closed = True
-        for queue in (self._writes, self._reads, self._reads, self._scans):
+        for queue in (self._writes, self._reads, self._reads, self._scans, self._scans):
             queue.put(None)
         await asyncio.to_thread(self._join)
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from peewee import Expression, Field, ModelSelect, SqliteDatabase, fn
+from peewee import Expression, Field, ModelSelect, Select, SqliteDatabase, fn
 
 from skybridge_server.models.executions import ExecutionState, FailureReason
 from skybridge_server.models.functions import Function
 from skybridge_server.models.metrics import FunctionMetrics, LatencySummary
 from skybridge_server.repositories.codec import from_time, to_duration
 from skybridge_server.repositories.tables import ExecutionRow as Row
+
+PHASES = (Row.queue_time, Row.startup_time, Row.run_time, Row.total_time)
 
 
 def summarize(
@@ -25,7 +27,8 @@ def summarize(
         & (Row.create_time < from_time(end_time))
         & (Row.function_uid == function.uid)
     )
-    cold_starts, cpu, peak_memory = _totals(window).tuples().first(db)
+    cold_starts, cpu, peak_memory, *reached = _totals(window).tuples().first(db)
+    latencies = [_latency(db, phase, n, window) for phase, n in zip(PHASES, reached, strict=True)]
     return FunctionMetrics(
         function=function.name,
         start_time=start_time,
@@ -33,10 +36,10 @@ def summarize(
         states={ExecutionState(k): n for k, n in _counts(db, Row.state, window)},
         failures={FailureReason(k): n for k, n in _counts(db, Row.failure_reason, window)},
         cold_starts=cold_starts or 0,
-        queue=_latency(db, Row.queue_time, window),
-        start=_latency(db, Row.startup_time, window),
-        run=_latency(db, Row.run_time, window),
-        total=_latency(db, Row.total_time, window),
+        queue=latencies[0],
+        start=latencies[1],
+        run=latencies[2],
+        total=latencies[3],
         cpu=to_duration(cpu or 0),
         peak_memory_bytes=peak_memory or 0,
     )
@@ -44,7 +47,10 @@ def summarize(
 
 def _totals(window: Expression) -> ModelSelect[Row]:
     return Row.select(
-        fn.SUM(Row.cold_start), fn.SUM(Row.cpu_time), fn.MAX(Row.peak_memory_bytes)
+        fn.SUM(Row.cold_start),
+        fn.SUM(Row.cpu_time),
+        fn.MAX(Row.peak_memory_bytes),
+        *(fn.COUNT(phase) for phase in PHASES),
     ).where(window)
 
 
@@ -53,17 +59,14 @@ def _counts(db: SqliteDatabase, key: Field, window: Expression) -> Any:
     return query.tuples().execute(db)
 
 
-def _latency(db: SqliteDatabase, column: Field, window: Expression) -> LatencySummary:
-    """Return percentiles by nearest rank."""
-    known = Row.select(column).where(window, column.is_null(False))
-    count = known.count(db)
+def _latency(db: SqliteDatabase, phase: Field, count: int, window: Expression) -> LatencySummary:
+    """Return percentiles by nearest rank of the `count` executions that reached a phase."""
     if not count:
         return LatencySummary()
-    return LatencySummary(*(_ranked(db, known, column, count, p) for p in (50, 95, 99)))
-
-
-def _ranked(
-    db: SqliteDatabase, known: ModelSelect[Row], column: Field, count: int, percent: int
-) -> timedelta:
-    rank = -(-count * percent // 100)  # the smallest rank that has `percent` of all at or below it
-    return to_duration(known.order_by(column).limit(1).offset(rank - 1).scalar(db))
+    # The smallest rank that has so many percent of all at or below it.
+    ranks = [-(-count * percent // 100) for percent in (50, 95, 99)]
+    rank = fn.ROW_NUMBER().over(order_by=[phase]).alias("rank")
+    known = Row.select(rank, phase.alias("value")).where(window, phase.is_null(False))
+    query = Select((known,), (known.c.rank, known.c.value)).where(known.c.rank.in_(ranks))
+    values = dict(query.tuples().execute(db))
+    return LatencySummary(*(to_duration(values[rank]) for rank in ranks))
