@@ -159,7 +159,13 @@ async def serve(
         server = GrpcServer(
             settings, servicers(services, bounds, settings.heartbeat_interval), collectors
         )
-        opened.push_async_callback(_drain, server, services.registry, settings.shutdown_grace)
+
+        async def drain(cut_short: object, *_: object) -> None:
+            # The second signal may have met another callback: then nothing waits any more.
+            grace = timedelta() if cut_short else settings.shutdown_grace
+            await _drain(server, services.registry, grace)
+
+        opened.push_async_exit(drain)
         engines.on_change(lambda: server.health.set_execution_serving(engines.ready))
         server.health.set_execution_serving(engines.ready)
         addresses = Addresses(
