@@ -54,6 +54,9 @@ class Server:
         """Change settings for the next start."""
         self._settings |= settings
 
+    def setting(self, name: str) -> str:
+        return self._settings[name]
+
     def start(self) -> None:
         """Start it and wait until it says that it is ready."""
         begin = self.launch()
@@ -110,6 +113,10 @@ class Server:
     def errors(self) -> list[dict[str, Any]]:
         """Return what it logged as a defect of itself."""
         return [line for line in self.events() if line["level"] == "error"]
+
+    def wait_for(self, event: str) -> None:
+        """Wait until it has logged an event."""
+        wait_until(lambda: any(line["event"] == event for line in self.events()), event)
 
     def log(self) -> str:
         return self._log.read_text(errors="replace")
