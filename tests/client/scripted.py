@@ -76,6 +76,8 @@ class Scripted:
     requests: list[tuple[str, Any]] = field(default_factory=list)
     deadlines: list[float | None] = field(default_factory=list)
     address: str = ""
+    over: threading.Event = field(default_factory=threading.Event)
+    """Set when the first call is over, by whoever ended it."""
 
     def on(self, rpc: str, *steps: Step) -> Self:
         self.scripts[rpc].append(steps)
@@ -86,8 +88,9 @@ class Scripted:
 
     def answer(self, method: MethodDescriptor, request: Any, context: Any) -> Iterator[Message]:
         gone = threading.Event()
-        if not context.add_callback(gone.set):
-            gone.set()
+        for event in (gone, self.over):
+            if not context.add_callback(event.set):
+                event.set()
         self.deadlines.append(context.time_remaining())
         if not method.client_streaming:
             self.requests.append((method.name, request))

@@ -142,7 +142,7 @@ def test_a_connection_that_only_repeats_brings_nothing() -> None:
         (errors.InternalError("x", reason="INTERNAL"), False),
         (errors.NotFoundError("x"), False),
         (errors.DeadlineExceededError("x"), False),
-        (errors.AbortedError("x", reason="STDIN_TAKEN"), False),
+        (errors.AbortedError("x", reason="STDIN_BUSY"), False),
     ],
 )
 def test_only_cuts_are_resumed(error: SkybridgeError, is_cut: bool) -> None:
@@ -160,7 +160,7 @@ def test_a_stdin_that_seems_taken_after_a_cut_is_asked_for_again() -> None:
     machine.connect()
     machine.cut(errors.UnavailableError("x"))
     machine.connect()
-    assert machine.cut(errors.AbortedError("x", reason="STDIN_TAKEN")) > 0
+    assert machine.cut(errors.AbortedError("x", reason="STDIN_BUSY")) > 0
 
 
 def test_the_server_may_ask_for_a_longer_pause() -> None:

@@ -10,8 +10,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from pathlib import Path
 
+import docker
 import pytest
 
 from skybridge_client import AsyncClient, Client, ExecutionEvent, Patience
@@ -151,8 +153,18 @@ def skybridge(
     )
 
 
-def test_from_a_folder_to_output_logs_and_metrics(server: Server, tmp_path: Path) -> None:
+@pytest.fixture
+def name() -> Iterator[str]:
+    """A function's name; the image that `up` builds for it is removed again."""
     name = new_id("up")
+    yield name
+    with closing(docker.from_env()) as engine:
+        engine.images.remove(f"skybridge-local/{name}", force=True)
+
+
+def test_from_a_folder_to_output_logs_and_metrics(
+    name: str, server: Server, tmp_path: Path
+) -> None:
     folder = tmp_path / name
     folder.mkdir()
     (folder / "Dockerfile").write_text(
@@ -221,21 +233,3 @@ def test_each_end_has_its_exit_code(server: Server) -> None:
     for field in (b"function_id", b"function.spec.image", b"function.spec.resources.pids"):
         assert field in unknown.stderr
     assert unknown.stderr.count(b"\n") == 1
-
-
-def test_the_example_of_the_readme_runs(server: Server) -> None:
-    readme = (Path(__file__).parents[2] / "client" / "README.md").read_text()
-    example = readme.partition("```python\n")[2].partition("```")[0]
-    environment = {**os.environ, "SKYBRIDGE_ADDRESS": server.address, "IMAGE": BUSYBOX}
-    ran = subprocess.run(
-        [sys.executable, "-W", "error", "-c", example],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert "OUTPUT_STREAM_STDOUT b'hello, Grace\\n'" in ran.stdout
-    assert "OUTPUT_STREAM_STDERR b'greeted\\n'" in ran.stdout
-    assert "does not exist" in ran.stdout

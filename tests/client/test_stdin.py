@@ -105,6 +105,11 @@ def echo(container: Container, limit: int | None = None) -> Any:
     return step
 
 
+def read_first(visit: Visit) -> Iterator[Message]:
+    next(visit.request)
+    yield from ()
+
+
 def test_input_goes_in_and_events_come_out(call: Call, server: Scripted) -> None:
     container = Container()
     server.on("AttachExecution", *answers(output(1)), echo(container), *answers(result(2)))
@@ -128,7 +133,7 @@ def test_input_goes_in_and_events_come_out(call: Call, server: Scripted) -> None
 def test_after_a_cut_input_and_output_go_on_where_they_were(call: Call, server: Scripted) -> None:
     container = Container()
     server.on("AttachExecution", *answers(output(1)), echo(container, limit=2), CUT)
-    server.on("AttachExecution", Abort(grpc.StatusCode.ABORTED, reason="STDIN_TAKEN"))
+    server.on("AttachExecution", Abort(grpc.StatusCode.ABORTED, reason="STDIN_BUSY"))
     server.on("AttachExecution", echo(container), *answers(output(2), result(3)))
     events = call("attach", "cat", [b"a" * 100_000, b"b" * 100_000])
     assert [event.sequence for event in events] == [1, 2, 3]
@@ -139,7 +144,8 @@ def test_after_a_cut_input_and_output_go_on_where_they_were(call: Call, server: 
 
 
 def test_a_stdin_that_is_taken_from_the_start_is_an_error(call: Call, server: Scripted) -> None:
-    server.on("AttachExecution", Abort(grpc.StatusCode.ABORTED, reason="STDIN_TAKEN"))
+    taken = Abort(grpc.StatusCode.ABORTED, reason="STDIN_BUSY")
+    server.on("AttachExecution", read_first, taken)
     with pytest.raises(AbortedError):
         call("attach", "cat", [b"a"])
 
@@ -179,24 +185,20 @@ def test_input_waits_while_nobody_takes_it(call: Call, server: Scripted) -> None
 
 
 async def test_a_cancelled_task_ends_its_call(server: Scripted) -> None:
-    started, gone = asyncio.Event(), threading.Event()
-
-    def until_gone(visit: Visit) -> Iterator[Message]:
-        yield from hang(visit)
-        gone.set()
+    started = asyncio.Event()
 
     async def follow(client: AsyncClient) -> None:
         async for _ in client.attach("cat", each([b"a"])):
             started.set()
 
-    server.on("AttachExecution", *answers(output(1)), until_gone)
+    server.on("AttachExecution", *answers(output(1)), hang)
     async with AsyncClient(server.address) as client:
         task = asyncio.create_task(follow(client))
         await started.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert await asyncio.to_thread(gone.wait, 10)
+        assert await asyncio.to_thread(server.over.wait, 10)
 
 
 def test_an_end_of_the_execution_ends_the_reading_of_input(call: Call, server: Scripted) -> None:
@@ -215,23 +217,12 @@ def test_an_end_of_the_execution_ends_the_reading_of_input(call: Call, server: S
 
 
 def test_a_caller_that_leaves_ends_the_call(server: Scripted) -> None:
-    gone = threading.Event()
-
-    def until_gone(visit: Visit) -> Iterator[Message]:
-        yield from hang(visit)
-        gone.set()
-
-    server.on("AttachExecution", *answers(output(1)), until_gone)
+    server.on("AttachExecution", *answers(output(1)), hang)
     with Client(server.address, patience=QUICK) as client:
         events = client.attach("cat", iter([b"a"]))
         assert next(iter(events)).sequence == 1
         del events
-        assert gone.wait(10)
-
-
-def read_first(visit: Visit) -> Iterator[Message]:
-    next(visit.request)
-    yield from ()
+        assert server.over.wait(10)
 
 
 def test_attach_gives_up_like_every_stream(call: Call, server: Scripted) -> None:
