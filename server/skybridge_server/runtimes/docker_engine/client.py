@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from docker import APIClient
 from docker.constants import MINIMUM_DOCKER_API_VERSION
 from docker.errors import DockerException
+from docker.transport import UnixHTTPAdapter
 from docker.utils import kwargs_from_env, parse_host
 
 from skybridge_server.runtimes.docker_engine.errors import UNREACHABLE, unavailable
@@ -144,7 +145,8 @@ class EngineClient:
         short = _client(address, max_pool_size=SHORT_THREADS)
         return Engine(
             short=short,
-            long=_client(address, max_pool_size=self._max_waits),
+            # Waits keep their connections without a thread, pulls with one.
+            long=_client(address, max_pool_size=2 * self._max_waits),
             probe=_client(address, timeout=PROBE_SECONDS),
             version=version,
             info=short.info(),
@@ -161,7 +163,27 @@ def _client(address: Mapping[str, Any], **options: int) -> APIClient:
     client = APIClient(**{"timeout": TIMEOUT_SECONDS, **address, **options})
     # Else a REQUESTS_CA_BUNDLE would beat the engine's authority, and a proxy get its calls.
     client.trust_env = False
+    adapter = client.get_adapter(client.base_url)
+    if isinstance(adapter, UnixHTTPAdapter):
+        client.mount(client.base_url, _OnePool.like(adapter))
     return client
+
+
+class _OnePool(UnixHTTPAdapter):
+    """One pool of connections for an engine.
+
+    docker-py has a pool for each URL: paths hold ids, so hardly a connection is used twice, and
+    those left behind stay open until they are collected as garbage.
+    """
+
+    @classmethod
+    def like(cls, adapter: UnixHTTPAdapter) -> Self:
+        """Return an adapter with the settings of another."""
+        socket = f"http+unix://{adapter.socket_path}"
+        return cls(socket, adapter.timeout, max_pool_size=adapter.max_pool_size)
+
+    def get_connection(self, url: object, proxies: object = None) -> Any:  # noqa: ARG002
+        return super().get_connection("", proxies)
 
 
 def _look_for_socket(url: str) -> None:
