@@ -14,7 +14,7 @@ from docker.utils import kwargs_from_env
 
 from skybridge_server.models.functions import Isolation, Network, Resources
 from skybridge_server.runtimes.base import ContainerSpec
-from skybridge_server.runtimes.docker_engine.hardening import container_config
+from skybridge_server.runtimes.docker_engine.hardening import container_config, host_options
 from tests.benchmarks.harness import BUSYBOX
 
 STREAMS = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
@@ -42,7 +42,11 @@ class Bare:
             isolation=Isolation(),
             stop_grace=timedelta(seconds=1),
         )
-        return container_config(self.client, self._info, spec)
+        options = host_options(self._info, spec)
+        return {
+            **container_config(spec),
+            "host_config": self.client.create_host_config(**options),
+        }
 
     def cycle(self, script: str) -> float:
         """Create, attach, start, read to the end, wait, remove; return the seconds it took."""
