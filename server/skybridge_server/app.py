@@ -31,11 +31,13 @@ from skybridge_server.services.deployments import DeploymentService
 from skybridge_server.services.engines import Engines
 from skybridge_server.services.executions import ExecutionService
 from skybridge_server.services.functions import FunctionService
-from skybridge_server.services.housekeeping import Housekeeping
+from skybridge_server.services.housekeeping import Chore, Housekeeping
 from skybridge_server.services.logs import LogService
 from skybridge_server.services.metrics import MetricsService
+from skybridge_server.services.pulled_images import PulledImages
 from skybridge_server.services.recovery import Recovery
 from skybridge_server.services.registry import Registry
+from skybridge_server.services.retention import Retention, RetentionPolicy
 from skybridge_server.services.rules import Limits
 from skybridge_server.services.slots import Slots
 from skybridge_server.services.sweeper import Sweeper
@@ -52,6 +54,7 @@ class Services:
     deployments: DeploymentService
     executions: ExecutionService
     metrics: MetricsService
+    pulled_images: PulledImages
     system: SystemService
     registry: Registry
     recovery: Recovery
@@ -111,16 +114,38 @@ def wire(
         repositories.executions, acceptance, registry, watching, logs, engines
     )
     functions = FunctionService(repositories, executions)
+    pulled_images = PulledImages(repositories.images, engines)
     return Services(
         functions=functions,
-        deployments=DeploymentService(repositories, functions, engines, bounds),
+        deployments=DeploymentService(repositories, functions, engines, pulled_images, bounds),
         executions=executions,
         metrics=MetricsService(repositories),
+        pulled_images=pulled_images,
         system=SystemService(engines, slots, bounds, server_id=server_id, version=__version__),
         registry=registry,
         recovery=Recovery(repositories.executions, acceptance),
         sweeper=Sweeper(registry, engines, server_id),
     )
+
+
+def chores(settings: Settings, repositories: Repositories, services: Services) -> dict[str, Chore]:
+    """Return what housekeeping does, in this order."""
+    policy = RetentionPolicy(
+        execution_age=settings.execution_retention,
+        executions=settings.max_executions_per_function,
+        revisions=settings.max_revisions_per_function,
+        request_age=settings.request_retention,
+    )
+    retention = Retention(repositories, policy)
+    all_chores: dict[str, Chore] = {
+        "forget requests": retention.forget_requests,
+        "delete executions": retention.delete_executions,
+        "delete revisions": retention.delete_revisions,
+        "give space back": retention.give_space_back,
+    }
+    if settings.prune_images:
+        all_chores["prune images"] = services.pulled_images.prune
+    return all_chores
 
 
 def servicers(services: Services, bounds: Limits, heartbeat: timedelta) -> list[Servicer]:
@@ -149,7 +174,7 @@ async def serve(
         collectors = new_registry()
         services = wire(repositories, engines, bounds, collectors, await repositories.server_id())
         opened.push_async_callback(services.deployments.close)
-        housekeeping = Housekeeping(repositories.requests, settings.request_retention)
+        housekeeping = Housekeeping(chores(settings, repositories, services))
         opened.push_async_callback(services.registry.close, 0.0)  # also if the server cannot start
         await services.recovery.run()
         for background in (services.sweeper, housekeeping):

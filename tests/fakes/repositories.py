@@ -14,7 +14,7 @@ from skybridge_server.errors import (
     NotFoundError,
 )
 from skybridge_server.models.executions import Execution
-from skybridge_server.models.functions import Function, FunctionState, Revision
+from skybridge_server.models.functions import Function, FunctionState, PulledImage, Revision
 from skybridge_server.models.journal import Event, Output, OutputStream, Result
 from skybridge_server.models.metrics import FunctionMetrics, LatencySummary
 from skybridge_server.models.names import ExecutionName, FunctionName, RevisionName
@@ -43,7 +43,11 @@ class FakeRepositories:
         self.functions = FakeFunctions(self.requests, self.revisions, self.executions)
         self.revisions.functions = self.functions
         self.executions.functions = self.functions
+        self.images = FakeImages(self.revisions)
         self._server_id = str(uuid.uuid4())
+
+    async def tidy(self) -> bool:
+        return False  # what is deleted leaves nothing
 
     async def server_id(self) -> str:
         return self._server_id
@@ -61,8 +65,8 @@ class FakeRequests:
     async def find(self, method: str, request_id: str) -> Request | None:
         return self.rows.get((method, request_id))
 
-    async def prune(self, before: datetime) -> int:
-        old = [key for key, request in self.rows.items() if request.create_time < before]
+    async def prune(self, before: datetime, *, limit: int) -> int:
+        old = [key for key, request in self.rows.items() if request.create_time < before][:limit]
         for key in old:
             del self.rows[key]
         return len(old)
@@ -114,8 +118,13 @@ class FakeFunctions:
     ) -> None:
         self._requests.check(request)
         await self.check(function.name, expected_etag, function.uid)
+        if function.active_revision:
+            self._revisions.check(RevisionName(function.name, function.active_revision))
         self._requests.record(request)
         self.rows[function.name] = function
+
+    async def names(self) -> Sequence[FunctionName]:
+        return sorted(self.rows, key=_sort_key)
 
     async def delete(
         self, name: FunctionName, *, expected_etag: str, request: Request | None = None
@@ -128,13 +137,20 @@ class FakeFunctions:
         del self.rows[name]
         self._revisions.forget(name)
 
-    def check_enabled(self, name: FunctionName, uid: str) -> None:
-        """Check that there is such a function, and that it may be executed."""
+    def check_runnable(self, execution: Execution) -> None:
+        """Check that its function and revision exist, and that it may be executed."""
+        name = execution.function
         stored = self.rows.get(name)
-        if stored is None or stored.uid != uid:
+        if stored is None or stored.uid != execution.function_uid:
             raise NotFoundError("function", str(name))
         if stored.state is FunctionState.DISABLED:
             raise FailedPreconditionError("the function is disabled", reason="FUNCTION_DISABLED")
+        if stored.active_revision != execution.revision:
+            self._revisions.check(RevisionName(name, execution.revision))
+
+    def used_revisions(self, function: Function) -> set[int]:
+        running = self._executions.running()
+        return {each.revision for each in running if each.function_uid == function.uid}
 
     async def check(self, name: FunctionName, etag: str, uid: str | None = None) -> Function:
         """Return the stored function that has this etag and, if given, this uid."""
@@ -176,20 +192,35 @@ class FakeRevisions:
         await self.functions.check(function.name, expected_etag, function.uid)
         if revision.name in self.rows:
             raise AbortedError("the revision exists already")
-        await self.functions.update(function, expected_etag=expected_etag, request=request)
         self.rows[revision.name] = revision
+        await self.functions.update(function, expected_etag=expected_etag, request=request)
 
     async def get(self, name: RevisionName) -> Revision:
-        if name not in self.rows:
-            raise NotFoundError("revision", str(name))
+        self.check(name)
         return self.rows[name]
 
-    async def latest_number(self, function: FunctionName) -> int:
-        return max((name.number for name in self.rows if name.function == function), default=0)
+    def check(self, name: RevisionName) -> None:
+        if name not in self.rows:
+            raise NotFoundError("revision", str(name))
+
+    async def latest_number(self, function: FunctionName, *, before: int | None = None) -> int:
+        numbers = [name.number for name in self.rows if name.function == function]
+        return max((n for n in numbers if before is None or n < before), default=0)
 
     async def list(self, function: FunctionName, page: PageRequest) -> Page[Revision]:
         found = (row for name, row in self.rows.items() if name.function == function)
         return _page(found, lambda row: (row.name.number,), page, descending=True)
+
+    async def prune(self, function: FunctionName, *, keep: int, limit: int) -> int:
+        if function not in self.functions.rows:
+            return 0
+        owner = self.functions.rows[function]
+        needed = self.functions.used_revisions(owner) | {owner.active_revision}
+        mine = sorted(name.number for name in self.rows if name.function == function)
+        doomed = [number for number in mine[:-keep] if number not in needed][:limit]
+        for number in doomed:
+            del self.rows[RevisionName(function, number)]
+        return len(doomed)
 
     def forget(self, function: FunctionName) -> None:
         self.rows = {name: row for name, row in self.rows.items() if name.function != function}
@@ -218,7 +249,7 @@ class FakeExecutions:
     ) -> None:
         self._requests.check(request)
         if check_function:
-            self.functions.check_enabled(execution.function, execution.function_uid)
+            self.functions.check_runnable(execution)
         self._requests.record(request)
         self._order[execution.name] = len(self._order)
         self.rows[execution.name] = execution
@@ -287,6 +318,25 @@ class FakeExecutions:
         for rows in (self.rows, self.inputs, self.journals):
             del rows[name]
 
+    async def function_names(self) -> Sequence[FunctionName]:
+        return sorted({execution.function for execution in self.rows.values()}, key=_sort_key)
+
+    async def prune(
+        self, function: FunctionName, *, ended_before: datetime, keep: int, limit: int
+    ) -> int:
+        mine = [execution for execution in self.rows.values() if execution.function == function]
+        mine.sort(key=lambda each: (each.create_time, self._order[each.name]))
+        excess = {each.name for each in mine[: max(0, len(mine) - keep)]}
+        ended = [each for each in mine if each.end_time and each.state.final]
+        doomed = [
+            each.name
+            for each in ended
+            if each.name in excess or (each.end_time and each.end_time < ended_before)
+        ][:limit]
+        for name in doomed:
+            await self.delete(name)
+        return len(doomed)
+
     async def metrics(
         self, function: Function, *, start_time: datetime, end_time: datetime
     ) -> FunctionMetrics:
@@ -311,6 +361,28 @@ class FakeExecutions:
             cpu=sum((execution.usage.cpu or timedelta() for execution in found), timedelta()),
             peak_memory_bytes=max((e.usage.peak_memory_bytes or 0 for e in found), default=0),
         )
+
+
+class FakeImages:
+    """Images that engines have only because a deployment pulled them."""
+
+    def __init__(self, revisions: FakeRevisions) -> None:
+        self.rows: set[PulledImage] = set()
+        self._revisions = revisions
+
+    async def add(self, image: PulledImage) -> None:
+        self.rows.add(image)
+
+    async def unused(self) -> Sequence[PulledImage]:
+        used = {revision.image_id for revision in self._revisions.rows.values()}
+        return [image for image in self.rows if image.image_id not in used]
+
+    async def delete(self, image: PulledImage) -> None:
+        self.rows.discard(image)
+
+
+def _sort_key(name: FunctionName) -> tuple[str, str]:
+    return name.namespace, name.function
 
 
 def _is_listed(execution: Execution, query: ExecutionQuery) -> bool:

@@ -213,6 +213,8 @@ class FakeImages:
         self.present: dict[str, Image] = {"busybox": IMAGE}
         self.registry: dict[str, Image] = {}
         self.pulled_with: list[Credentials | None] = []
+        self.in_use: set[str] = set()
+        """Ids of images that containers of others use."""
 
     async def get(self, reference: str) -> Image | None:
         await self._gate.pass_through("get_image")
@@ -234,6 +236,14 @@ class FakeImages:
         yield PullProgress("layer", "Downloading", image.size_bytes // 2, image.size_bytes)
         yield PullProgress("layer", "Pull complete", 0, 0)
         self.present[reference] = image
+
+    async def remove(self, image_id: str, reference: str) -> bool:
+        await self._gate.pass_through("remove_image")
+        if image_id in self.in_use:
+            return False
+        if reference in self.present and self.present[reference].id == image_id:
+            del self.present[reference]
+        return True
 
 
 class FakeContainers:

@@ -159,6 +159,18 @@ class Settings(BaseSettings):
     request_retention: Duration = Field(
         timedelta(hours=24), description="How long a request id is remembered"
     )
+    execution_retention: Duration = Field(
+        timedelta(days=7), description="How long an execution is kept after its end"
+    )
+    max_executions_per_function: Count = Field(
+        100_000, description="Newest executions that are kept of a function"
+    )
+    max_revisions_per_function: Count = Field(
+        100, description="Newest revisions that are kept of a function"
+    )
+    prune_images: bool = Field(
+        False, description="Remove images that deployments pulled and no revision needs any more"
+    )
     shutdown_grace: Duration = Field(
         timedelta(seconds=10), description="How long calls may go on when the server stops"
     )

@@ -114,6 +114,15 @@ class FunctionSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class PulledImage:
+    """An image that an engine got by a pull of ours: under this reference, with this id."""
+
+    runtime: str
+    image_id: str
+    reference: str
+
+
+@dataclass(frozen=True, slots=True)
 class Function:
     """A mutable specification under a stable name."""
 

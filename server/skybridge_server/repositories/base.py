@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Protocol
 
 from skybridge_server.models.executions import Execution
-from skybridge_server.models.functions import Function, Revision
+from skybridge_server.models.functions import Function, PulledImage, Revision
 from skybridge_server.models.journal import Event, OutputStream
 from skybridge_server.models.metrics import FunctionMetrics
 from skybridge_server.models.names import ExecutionName, FunctionName, RevisionName
@@ -41,7 +41,8 @@ class FunctionRepository(Protocol):
     ) -> None:
         """Replace a stored function that still has `expected_etag`.
 
-        NotFoundError: there is none of this name and uid. AbortedError: it has another etag.
+        NotFoundError: there is none of this name and uid, or its active revision is gone.
+        AbortedError: it has another etag.
         """
         ...
 
@@ -52,6 +53,10 @@ class FunctionRepository(Protocol):
 
         FailedPreconditionError (reason EXECUTIONS_UNFINISHED): executions of it have not ended.
         """
+        ...
+
+    async def names(self) -> Sequence[FunctionName]:
+        """Return the names of all functions, in order."""
         ...
 
 
@@ -76,12 +81,23 @@ class RevisionRepository(Protocol):
         """Return a revision. NotFoundError."""
         ...
 
-    async def latest_number(self, function: FunctionName) -> int:
-        """Return the highest number of the function's revisions; 0 without any."""
+    async def latest_number(self, function: FunctionName, *, before: int | None = None) -> int:
+        """Return the highest number of the function's revisions, or of those below `before`.
+
+        0 without any.
+        """
         ...
 
     async def list(self, function: FunctionName, page: PageRequest) -> Page[Revision]:
         """Return a page of revisions, the newest first."""
+        ...
+
+    async def prune(self, function: FunctionName, *, keep: int, limit: int) -> int:
+        """Delete up to `limit` revisions, the oldest first; return how many.
+
+        The `keep` newest stay, at least one; so do the active one, and those that executions which
+        have not ended use.
+        """
         ...
 
 
@@ -99,8 +115,8 @@ class ExecutionRepository(Protocol):
     ) -> None:
         """Store a new execution, its input and the first events of its journal.
 
-        `check_function`: only if its function still exists and is not disabled; NotFoundError,
-        FailedPreconditionError (reason FUNCTION_DISABLED).
+        `check_function`: only if its function and revision still exist and it is not disabled;
+        NotFoundError, FailedPreconditionError (reason FUNCTION_DISABLED).
         """
         ...
 
@@ -153,6 +169,19 @@ class ExecutionRepository(Protocol):
         """
         ...
 
+    async def function_names(self) -> Sequence[FunctionName]:
+        """Return the names of all functions that executions are kept of, existing or not."""
+        ...
+
+    async def prune(
+        self, function: FunctionName, *, ended_before: datetime, keep: int, limit: int
+    ) -> int:
+        """Delete up to `limit` executions that have ended, the oldest first; return how many.
+
+        Those that ended before a time go, and those that are not among the `keep` newest.
+        """
+        ...
+
     async def metrics(
         self, function: Function, *, start_time: datetime, end_time: datetime
     ) -> FunctionMetrics:
@@ -167,8 +196,24 @@ class RequestRepository(Protocol):
         """Return what was recorded under a request id."""
         ...
 
-    async def prune(self, before: datetime) -> int:
-        """Forget requests that were recorded before a time; return how many."""
+    async def prune(self, before: datetime, *, limit: int) -> int:
+        """Forget up to `limit` requests that were recorded before a time; return how many."""
+        ...
+
+
+class ImageRepository(Protocol):
+    """Images that engines have only because a deployment pulled them."""
+
+    async def add(self, image: PulledImage) -> None:
+        """Remember an image; nothing happens if it is known."""
+        ...
+
+    async def unused(self) -> Sequence[PulledImage]:
+        """Return those that no revision refers to."""
+        ...
+
+    async def delete(self, image: PulledImage) -> None:
+        """Forget an image; nothing happens if it is not known."""
         ...
 
 
@@ -183,6 +228,15 @@ class Repositories(Protocol):
     def executions(self) -> ExecutionRepository: ...
     @property
     def requests(self) -> RequestRepository: ...
+    @property
+    def images(self) -> ImageRepository: ...
+
+    async def tidy(self) -> bool:
+        """Do a small piece of what deletions left to do; tell whether there may be more.
+
+        What is deleted is gone for readers at once; its space is given back piece by piece.
+        """
+        ...
 
     async def server_id(self) -> str:
         """Return the identity of this store, made when the store was: a UUID."""

@@ -12,15 +12,17 @@ from skybridge_server.models.executions import Execution, ExecutionState
 from skybridge_server.models.functions import Function, FunctionState
 from skybridge_server.models.journal import Event, Output, OutputStream
 from skybridge_server.models.metrics import FunctionMetrics
-from skybridge_server.models.names import ExecutionName
+from skybridge_server.models.names import ExecutionName, FunctionName, RevisionName
 from skybridge_server.models.paging import ExecutionQuery, Page, PageRequest
 from skybridge_server.models.requests import Request
 from skybridge_server.repositories import event_rows, execution_rows, statements
 from skybridge_server.repositories.codec import from_time
 from skybridge_server.repositories.database import Database
 from skybridge_server.repositories.execution_lists import cursor_of, listing
+from skybridge_server.repositories.functions import check_revision
 from skybridge_server.repositories.paging import page_of
 from skybridge_server.repositories.requests import record
+from skybridge_server.repositories.retention import discard, find_expired, function_names
 from skybridge_server.repositories.summary import summarize
 from skybridge_server.repositories.tables import (
     UNFINISHED,
@@ -35,7 +37,7 @@ MAX_EVENTS = 1000
 
 NAMED = (ExecutionRow.execution == "") & (ExecutionRow.namespace == "")
 FUNCTION = statements.select(
-    (FunctionRow.uid, FunctionRow.state),
+    (FunctionRow.uid, FunctionRow.state, FunctionRow.active_revision, FunctionRow.id),
     (FunctionRow.namespace == "") & (FunctionRow.function == ""),
 )
 ADD = statements.insert(ExecutionRow, execution_rows.COLUMNS)
@@ -161,9 +163,20 @@ class SqliteExecutions:
                     reason="EXECUTION_UNFINISHED",
                     metadata={"resource": str(name)},
                 )
-            ExecutionRow.delete().where(ExecutionRow.id == row_id).execute(db)
+            discard(db, [(row_id, name.execution)])
 
         await self._database.write(job)
+
+    async def function_names(self) -> Sequence[FunctionName]:
+        return await self._database.scan(function_names)
+
+    async def prune(
+        self, function: FunctionName, *, ended_before: datetime, keep: int, limit: int
+    ) -> int:
+        expired = await self._database.scan(
+            lambda db: find_expired(db, function, from_time(ended_before), keep, limit)
+        )
+        return await self._database.write(lambda db: discard(db, expired))
 
     async def metrics(
         self, function: Function, *, start_time: datetime, end_time: datetime
@@ -183,6 +196,8 @@ def _check_function(db: SqliteDatabase, execution: Execution) -> None:
             f"function '{name}' is disabled: enable it with EnableFunction",
             reason="FUNCTION_DISABLED",
         )
+    if row[2] != execution.revision:
+        check_revision(db, row[3], RevisionName(name, execution.revision))
 
 
 def _find(db: SqliteDatabase, name: ExecutionName) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -14,7 +15,7 @@ from skybridge_server.errors import (
     NotFoundError,
 )
 from skybridge_server.models.functions import Function, FunctionSpec, FunctionState
-from skybridge_server.models.names import FunctionName
+from skybridge_server.models.names import FunctionName, RevisionName
 from skybridge_server.models.paging import Cursor, FunctionQuery, Page, PageRequest
 from skybridge_server.models.requests import Request
 from skybridge_server.repositories import statements
@@ -36,6 +37,7 @@ from skybridge_server.repositories.tables import (
     ExecutionRow,
     FunctionLabelRow,
     FunctionRow,
+    RevisionRow,
 )
 
 M = TypeVar("M", bound=Model)
@@ -103,7 +105,9 @@ class SqliteFunctions:
     ) -> None:
         def job(db: SqliteDatabase) -> None:
             record(db, request)
-            update(db, function, expected_etag)
+            row_id = update(db, function, expected_etag)
+            if function.active_revision:
+                check_revision(db, row_id, RevisionName(function.name, function.active_revision))
 
         await self._cache.change(function.name, self._database.write(job))
 
@@ -125,6 +129,14 @@ class SqliteFunctions:
 
         await self._cache.change(name, self._database.write(job))
 
+    async def names(self) -> Sequence[FunctionName]:
+        def job(db: SqliteDatabase) -> list[FunctionName]:
+            columns = (FunctionRow.namespace, FunctionRow.function)
+            rows = FunctionRow.select(*columns).order_by(*columns).tuples().execute(db)
+            return [FunctionName(*row) for row in rows]
+
+        return await self._database.read(job)
+
 
 def update(db: SqliteDatabase, function: Function, expected_etag: str) -> int:
     """Replace a stored function; return the id of its row."""
@@ -136,6 +148,15 @@ def update(db: SqliteDatabase, function: Function, expected_etag: str) -> int:
     FunctionLabelRow.delete().where(FunctionLabelRow.owner == row_id).execute(db)
     _insert_labels(db, row_id, function)
     return row_id
+
+
+def check_revision(db: SqliteDatabase, function_id: int, name: RevisionName) -> None:
+    """Raise NotFoundError if a revision was pruned meanwhile."""
+    found = RevisionRow.select().where(
+        RevisionRow.function == function_id, RevisionRow.number == name.number
+    )
+    if not found.exists(db):
+        raise NotFoundError("revision", str(name))
 
 
 @lru_cache(maxsize=1024)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from peewee import IntegrityError, SqliteDatabase
+from peewee import IntegrityError, SqliteDatabase, Tuple
 
 from skybridge_server.errors import AlreadyExistsError
 from skybridge_server.models.functions import Function
@@ -39,10 +39,11 @@ class SqliteRequests:
 
         return await self._database.read(job)
 
-    async def prune(self, before: datetime) -> int:
+    async def prune(self, before: datetime, *, limit: int) -> int:
         def job(db: SqliteDatabase) -> int:
-            old = RequestRow.create_time < from_time(before)
-            return int(RequestRow.delete().where(old).execute(db))
+            key = (RequestRow.method, RequestRow.request_id)
+            old = RequestRow.select(*key).where(RequestRow.create_time < from_time(before))
+            return int(RequestRow.delete().where(Tuple(*key).in_(old.limit(limit))).execute(db))
 
         return await self._database.write(job)
 

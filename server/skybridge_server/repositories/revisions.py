@@ -17,7 +17,12 @@ from skybridge_server.repositories.database import Database
 from skybridge_server.repositories.functions import load_spec, named, update
 from skybridge_server.repositories.paging import page_of
 from skybridge_server.repositories.requests import record
-from skybridge_server.repositories.tables import FunctionRow, RevisionRow
+from skybridge_server.repositories.tables import (
+    UNFINISHED,
+    ExecutionRow,
+    FunctionRow,
+    RevisionRow,
+)
 
 COLUMNS = (
     RevisionRow.number,
@@ -82,9 +87,12 @@ class SqliteRevisions:
 
         return await self._database.read(job)
 
-    async def latest_number(self, function: FunctionName) -> int:
+    async def latest_number(self, function: FunctionName, *, before: int | None = None) -> int:
         def job(db: SqliteDatabase) -> int:
-            return _revisions_of(function, fn.MAX(RevisionRow.number)).scalar(db) or 0
+            query = _revisions_of(function, fn.MAX(RevisionRow.number))
+            if before is not None:
+                query = query.where(RevisionRow.number < before)
+            return query.scalar(db) or 0
 
         return await self._database.read(job)
 
@@ -98,6 +106,32 @@ class SqliteRevisions:
             return page_of(items, page.size, lambda revision: (revision.name.number,))
 
         return await self._database.read(job)
+
+    async def prune(self, function: FunctionName, *, keep: int, limit: int) -> int:
+        def job(db: SqliteDatabase) -> int:
+            doomed = _prunable(db, function, keep).limit(limit).tuples().execute(db)
+            ids = [row_id for (row_id,) in doomed]
+            return int(RevisionRow.delete().where(RevisionRow.id.in_(ids)).execute(db))
+
+        return await self._database.write(job)
+
+
+def _prunable(db: SqliteDatabase, function: FunctionName, keep: int) -> ModelSelect[RevisionRow]:
+    """Return the revisions that nobody needs, the oldest first."""
+    newest = _revisions_of(function, RevisionRow.number).order_by(RevisionRow.number.desc())
+    oldest_kept = newest.offset(keep - 1).limit(1).scalar(db) or 0
+    used = ExecutionRow.select(ExecutionRow.revision).where(
+        UNFINISHED,
+        ExecutionRow.namespace == function.namespace,
+        ExecutionRow.function_uid == FunctionRow.uid,
+    )
+    return (
+        _revisions_of(function, RevisionRow.id)
+        .where(RevisionRow.number < oldest_kept)
+        .where(RevisionRow.number != FunctionRow.active_revision)
+        .where(RevisionRow.number.not_in(used))
+        .order_by(RevisionRow.number)
+    )
 
 
 def _values_of(revision: Revision) -> tuple[Any, ...]:

@@ -22,7 +22,14 @@ def migrate(path: Path) -> list[str]:
     FailedPreconditionError (reason DATABASE_NEWER): a newer server has used it.
     """
     path.touch(mode=0o600)  # specifications hold secrets
-    with _open(path) as database, database.atomic("IMMEDIATE"):
+    with _open(path) as database:
+        # Only a file that is made now heeds it; a restored backup has it, too.
+        database.execute_sql("PRAGMA auto_vacuum = INCREMENTAL")
+        return _apply(path, database)
+
+
+def _apply(path: Path, database: SqliteDatabase) -> list[str]:
+    with database.atomic("IMMEDIATE"):
         runner = Runner(database, str(MIGRATIONS))
         _refuse_newer(path, runner)
         return list(runner.up())

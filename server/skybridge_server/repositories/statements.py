@@ -23,6 +23,12 @@ def update(table: type[Model], fields: Sequence[Field], where: Expression) -> st
     return sql
 
 
+def delete(table: type[Model], where: Expression) -> str:
+    """Return the SQL that deletes rows; it takes the values of `where`."""
+    sql: str = table.delete().where(where).sql()[0]
+    return sql
+
+
 def select(fields: Sequence[Field], where: Expression, order_by: Field | None = None) -> str:
     """Return the SQL that reads `fields` of rows; it takes the values of `where`."""
     query = fields[0].model.select(*fields).where(where)

@@ -17,10 +17,12 @@ from skybridge_server.repositories.database import (
 )
 from skybridge_server.repositories.executions import SqliteExecutions
 from skybridge_server.repositories.functions import SqliteFunctions
+from skybridge_server.repositories.images import SqliteImages
 from skybridge_server.repositories.requests import SqliteRequests
 from skybridge_server.repositories.revisions import SqliteRevisions
 from skybridge_server.repositories.schema import migrate
 from skybridge_server.repositories.tables import MetaRow
+from skybridge_server.repositories.upkeep import tidy
 
 
 class SqliteRepositories:
@@ -33,6 +35,7 @@ class SqliteRepositories:
         self.revisions = SqliteRevisions(database, cache)
         self.executions = SqliteExecutions(database)
         self.requests = SqliteRequests(database)
+        self.images = SqliteImages(database)
 
     @classmethod
     async def open(cls, path: Path) -> SqliteRepositories:
@@ -51,6 +54,9 @@ class SqliteRepositories:
         query = MetaRow.select(MetaRow.value).where(MetaRow.key == "server_id")
         server_id: str = await self._database.read(query.scalar)
         return server_id
+
+    async def tidy(self) -> bool:
+        return await self._database.write(tidy)
 
     async def close(self) -> None:
         await self._database.close()

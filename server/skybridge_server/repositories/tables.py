@@ -86,10 +86,14 @@ class RevisionRow(Model):
         indexes = ((("function", "number"), True),)
 
 
+DISCARDED = ""
+
+
 class ExecutionRow(Model):
     """An execution. It outlives its function, so it refers to it by name and uid.
 
-    Sums over a function use the index that lists its executions.
+    Sums over a function use the index that lists its executions. One that is being deleted lies in
+    the namespace DISCARDED, where nobody looks, until its journal is erased.
     """
 
     id = AutoField()
@@ -212,6 +216,19 @@ class RequestRow(Model):
         without_rowid = True
 
 
+class PulledImageRow(Model):
+    """An image that an engine has only because a deployment pulled it."""
+
+    runtime = TextField()
+    image_id = TextField()
+    reference = TextField()
+
+    class Meta:
+        table_name = "pulled_images"
+        primary_key = CompositeKey("runtime", "image_id", "reference")
+        without_rowid = True
+
+
 TABLES: tuple[type[Model], ...] = (
     MetaRow,
     FunctionRow,
@@ -222,4 +239,5 @@ TABLES: tuple[type[Model], ...] = (
     InputRow,
     EventRow,
     RequestRow,
+    PulledImageRow,
 )

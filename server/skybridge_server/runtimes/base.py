@@ -83,6 +83,19 @@ class Images(Protocol):
         ...
 
 
+@runtime_checkable
+class SupportsImageRemoval(Protocol):
+    """Images of an engine that can be removed."""
+
+    async def remove(self, image_id: str, reference: str) -> bool:
+        """Undo a pull: take its name away from an image, and with its last name the image.
+
+        False: containers use it. A name that stands for another image by now is left alone, and
+        so is an image that has other names.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class ContainerSpec:
     """A container to create. It always runs with all capabilities dropped and no new privileges."""

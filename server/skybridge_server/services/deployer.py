@@ -19,6 +19,7 @@ from skybridge_server.models.functions import (
     Function,
     FunctionSpec,
     FunctionState,
+    PulledImage,
     PullPolicy,
     Revision,
 )
@@ -29,6 +30,7 @@ from skybridge_server.services import idempotency
 from skybridge_server.services.engines import Engines
 from skybridge_server.services.functions import FunctionService
 from skybridge_server.services.progress import Progress
+from skybridge_server.services.pulled_images import PulledImages
 from skybridge_server.services.pulling import pull
 from skybridge_server.services.requests import DeploymentPhase, RequestKey
 from skybridge_server.services.rules import Limits, Violations, check_image, check_spec
@@ -44,11 +46,13 @@ class Deployer:
         repositories: Repositories,
         functions: FunctionService,
         engines: Engines,
+        pulled_images: PulledImages,
         limits: Limits,
     ) -> None:
         self._repositories = repositories
         self._functions = functions
         self._engines = engines
+        self._pulled_images = pulled_images
         self._limits = limits
 
     async def deploy(
@@ -60,9 +64,10 @@ class Deployer:
     ) -> Revision:
         """Deploy a function as it was given, and return the revision that it then runs."""
         try:
-            image = await self._prepare_image(function.spec, credentials, progress)
-            progress.tell(DeploymentPhase.ACTIVATING)
-            return await self._activate(function, image, key)
+            async with self._pulled_images.deploying():
+                image = await self._prepare_image(function.spec, credentials, progress)
+                progress.tell(DeploymentPhase.ACTIVATING)
+                return await self._activate(function, image, key)
         except SkybridgeError as error:
             await self._note_failure(function, error)
             raise
@@ -82,15 +87,29 @@ class Deployer:
                 "load it there, or set IF_NOT_PRESENT"
             )
         if image is None or spec.pull_policy is PullPolicy.ALWAYS:
-            progress.tell(DeploymentPhase.PULLING)
-            async for step in pull(runtime.images, spec.image, self._limits, credentials):
-                if isinstance(step, Image):
-                    image = step
-                else:
-                    progress.tell(step)
-        assert image is not None  # noqa: S101 - pull ends with an image, or raises
+            before = image
+            image = await self._pull(runtime, spec, credentials, progress)
+            if before is None or before.id != image.id:
+                await self._pulled_images.add(PulledImage(runtime.name, image.id, reference))
         progress.tell(DeploymentPhase.CHECKING)
         await _check_runnable(image, spec, runtime)
+        return image
+
+    async def _pull(
+        self,
+        runtime: Runtime,
+        spec: FunctionSpec,
+        credentials: Credentials | None,
+        progress: Progress,
+    ) -> Image:
+        progress.tell(DeploymentPhase.PULLING)
+        image: Image | None = None
+        async for step in pull(runtime.images, spec.image, self._limits, credentials):
+            if isinstance(step, Image):
+                image = step
+            else:
+                progress.tell(step)
+        assert image is not None  # noqa: S101 - pull ends with an image, or raises
         return image
 
     def _check_allowed(self, spec: FunctionSpec) -> None:

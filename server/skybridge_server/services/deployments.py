@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import structlog
 
 from skybridge_server.errors import FailedPreconditionError, SkybridgeError
-from skybridge_server.models.functions import Function, Revision
+from skybridge_server.models.functions import Function, PulledImage, Revision
 from skybridge_server.models.names import FunctionName, RevisionName
 from skybridge_server.models.paging import Page, PageRequest
 from skybridge_server.models.requests import Request
@@ -21,9 +21,10 @@ from skybridge_server.services.deployer import Deployer, activated, check_same
 from skybridge_server.services.engines import Engines
 from skybridge_server.services.functions import FunctionService, check_etag, first_answer
 from skybridge_server.services.progress import Progress, Step
+from skybridge_server.services.pulled_images import PulledImages
 from skybridge_server.services.pulling import pull
 from skybridge_server.services.requests import RequestKey
-from skybridge_server.services.rules import Limits
+from skybridge_server.services.rules import Limits, check_image
 
 log = structlog.get_logger(__name__)
 
@@ -52,11 +53,13 @@ class DeploymentService:
         repositories: Repositories,
         functions: FunctionService,
         engines: Engines,
+        pulled_images: PulledImages,
         limits: Limits,
     ) -> None:
         self._repositories = repositories
         self._functions = functions
         self._engines = engines
+        self._pulled_images = pulled_images
         self._limits = limits
         self._tasks: dict[asyncio.Task[Revision], _Deployment] = {}
 
@@ -126,9 +129,12 @@ class DeploymentService:
     ) -> AsyncGenerator[PullProgress | Image]:
         """Pull an image under the trust policy, and yield its progress; the last is the image."""
         self._engines.check(runtime)
-        images = self._engines.get(runtime).images
-        async with aclosing(pull(images, image, self._limits, credentials)) as steps:
+        engine = self._engines.get(runtime)
+        async with aclosing(pull(engine.images, image, self._limits, credentials)) as steps:
             async for step in steps:
+                if isinstance(step, Image):
+                    reference = str(check_image(image, self._limits))
+                    await self._pulled_images.keep(PulledImage(engine.name, step.id, reference))
                 yield step
 
     async def close(self) -> None:
@@ -148,7 +154,9 @@ class DeploymentService:
         self, function: Function, credentials: Credentials | None, key: RequestKey | None
     ) -> _Deployment:
         progress = Progress()
-        deployer = Deployer(self._repositories, self._functions, self._engines, self._limits)
+        deployer = Deployer(
+            self._repositories, self._functions, self._engines, self._pulled_images, self._limits
+        )
         task = asyncio.create_task(deployer.deploy(function, credentials, key, progress))
         self._tasks[task] = _Deployment(key, task, progress)
         task.add_done_callback(self._ended)
@@ -161,14 +169,15 @@ class DeploymentService:
             log.error("deployment broke", exc_info=error)  # perhaps nobody else sees it
 
     async def _earlier_revision(self, function: Function, number: int) -> Revision:
-        if not number and function.active_revision <= 1:
+        number = number or await self._repositories.revisions.latest_number(
+            function.name, before=function.active_revision
+        )
+        if not number:
             raise FailedPreconditionError(
                 f"function '{function.name}' has no revision before the active one",
                 reason="NO_EARLIER_REVISION",
             )
-        return await self.get_revision(
-            RevisionName(function.name, number or function.active_revision - 1)
-        )
+        return await self.get_revision(RevisionName(function.name, number))
 
     async def _check_image(self, revision: Revision) -> None:
         self._engines.check(revision.spec.runtime)

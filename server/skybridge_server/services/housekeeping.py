@@ -1,26 +1,28 @@
-"""Forgets what has had its time."""
+"""Does now and then what keeps the store and the engines tidy."""
 
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
 
 import structlog
 
-from skybridge_server.errors import StorageError
-from skybridge_server.repositories.base import RequestRepository
+from skybridge_server.errors import SkybridgeError
 
-INTERVAL = timedelta(minutes=10)
+INTERVAL = timedelta(minutes=1)
+
+Chore = Callable[[], Awaitable[object]]
 
 log = structlog.get_logger(__name__)
 
 
 class Housekeeping:
-    """Tidies the store now and then."""
+    """Does its chores in turn, at the start and then every minute."""
 
-    def __init__(self, requests: RequestRepository, request_retention: timedelta) -> None:
-        self._requests = requests
-        self._request_retention = request_retention
+    def __init__(self, chores: Mapping[str, Chore]) -> None:
+        """Take chores by what they do, for the log."""
+        self._chores = chores
         self._task: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -35,10 +37,16 @@ class Housekeeping:
 
     async def _tidy_for_ever(self) -> None:
         while True:
-            try:
-                await self._requests.prune(datetime.now(UTC) - self._request_retention)
-            except StorageError as error:
-                log.warning("request ids not pruned", detail=error.message)
-            except Exception:
-                log.exception("housekeeping broke")
+            for name, chore in self._chores.items():
+                await _do(name, chore)
             await asyncio.sleep(INTERVAL.total_seconds())
+
+
+async def _do(name: str, chore: Chore) -> None:
+    """Do a chore; one that fails must not stop the others."""
+    try:
+        await chore()
+    except SkybridgeError as error:
+        log.warning("chore not done", chore=name, detail=error.message)
+    except Exception:
+        log.exception("chore broke", chore=name)

@@ -1,46 +1,45 @@
-"""Housekeeping: old requests are forgotten, again and again."""
+"""Housekeeping: every chore in turn, again and again, whatever becomes of one."""
 
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
 
 from skybridge_server.errors import StorageError
-from skybridge_server.models.requests import Request
 from skybridge_server.services.housekeeping import INTERVAL, Housekeeping
-from tests.fakes.repositories import FakeRequests
-from tests.fakes.runtime import Gate
-from tests.unit.services.world import put_behind
 
 
-async def test_old_requests_are_forgotten() -> None:
-    requests = FakeRequests()
-    now = datetime.now(UTC)
-    requests.record(Request("M", "old", "f", now - timedelta(hours=25)))
-    requests.record(Request("M", "new", "f", now - timedelta(hours=23)))
-    housekeeping = Housekeeping(requests, timedelta(hours=24))
+async def test_a_chore_that_fails_stops_no_other(logged: list[MutableMapping[str, Any]]) -> None:
+    done: list[str] = []
+
+    def chore(name: str, error: Exception | None) -> Callable[[], Awaitable[None]]:
+        async def do() -> None:
+            done.append(name)
+            if error:
+                raise error
+
+        return do
+
+    chores = {
+        "full": chore("full", StorageError("the disk is full")),
+        "broken": chore("broken", ValueError("a defect")),
+        "well": chore("well", None),
+    }
+    housekeeping = Housekeeping(chores)
     await housekeeping.open()
-    await asyncio.sleep(0.1)
-    assert [request_id for _, request_id in requests.rows] == ["new"]
+    await asyncio.sleep(1.5 * INTERVAL.total_seconds())
     await housekeeping.close()
+    assert done == [*chores, *chores]
+    assert [(entry["log_level"], entry["chore"]) for entry in logged[:2]] == [
+        ("warning", "full"),
+        ("error", "broken"),
+    ]
 
 
-async def test_a_failure_is_not_the_end_of_it(logged: list[dict[str, object]]) -> None:
-    requests, gate = FakeRequests(), Gate()
-    put_behind(gate, requests, "prune")
-    requests.record(Request("M", "old", "f", datetime.now(UTC) - timedelta(hours=25)))
-    housekeeping = Housekeeping(requests, timedelta(hours=24))
-    gate.failures["prune"] = StorageError("disk full")
+async def test_closing_waits_for_no_chore() -> None:
+    housekeeping = Housekeeping({"long": asyncio.Event().wait})
+    await housekeeping.close()
     await housekeeping.open()
     await asyncio.sleep(1)
-    gate.failures["prune"] = ValueError("a defect")
-    await asyncio.sleep(INTERVAL.total_seconds())
-    assert [e["event"] for e in logged] == ["request ids not pruned", "housekeeping broke"]
-    gate.failures.clear()
-    await asyncio.sleep(INTERVAL.total_seconds())
-    assert not requests.rows
     await housekeeping.close()
-
-
-async def test_closing_what_was_never_opened() -> None:
-    await Housekeeping(FakeRequests(), timedelta(1)).close()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
+from http import HTTPStatus
 from typing import Any
 
 import requests
 from docker import APIClient, auth
-from docker.errors import ImageNotFound, InvalidRepository
+from docker.errors import APIError, ImageNotFound, InvalidRepository
 from docker.utils import parse_repository_tag
 
 from skybridge_server.runtimes.base import Credentials, Image, PullProgress
@@ -71,6 +72,37 @@ class DockerImages:
             headers,
             patient=True,
         )
+
+    async def remove(self, image_id: str, reference: str) -> bool:
+        with translating(of_engine):
+            return await self._engine.call(
+                lambda engine: _remove(engine.short, image_id, reference)
+            )
+
+
+def _remove(client: APIClient, image_id: str, reference: str) -> bool:
+    try:
+        if _has_name(client, image_id, reference):
+            client.remove_image(reference)
+        elif not _tags(client, image_id):
+            client.remove_image(image_id)
+    except ImageNotFound:
+        return True
+    except APIError as error:
+        if error.status_code == HTTPStatus.CONFLICT:
+            return False
+        raise
+    return True
+
+
+def _tags(client: APIClient, image_id: str) -> list[str]:
+    found = client.inspect_image(image_id)  # type: ignore[no-untyped-call]
+    return found["RepoTags"] or []
+
+
+def _has_name(client: APIClient, image_id: str, reference: str) -> bool:
+    named = _inspect(client, reference)
+    return named is not None and named.id == image_id
 
 
 def _encode(login: Credentials) -> bytes:
