@@ -114,8 +114,11 @@ class EngineClient:
         try:
             return work(engine)
         except UNREACHABLE as error:
+            failure = unavailable(error)
+            if failure is error:  # the engine has answered
+                raise
             self._forget(engine)
-            raise unavailable(error) from error
+            raise failure from error
 
     def _undo(self, future: Future[T], undo: Callable[[Engine, T], object]) -> None:
         # Neither work that failed nor an engine that went away leaves anything to be told.
