@@ -54,7 +54,9 @@ def test_whatever_is_cut_nothing_is_shown_twice_and_nothing_missed(
     length, cuts = script
     after = min(after, length - 1)
     events = journal(length)
-    machine = Journal(executions.watch("e", after_sequence=after), Patience(tries=100))
+    machine = Journal(
+        executions.watch("e", after_sequence=after), Patience(tries=100, first_tries=100)
+    )
     shown: list[int] = []
     for back, count, beats in itertools.chain(cuts, itertools.repeat((0, length, []))):
         asked = machine.connect().request.after_sequence  # type: ignore[attr-defined]
