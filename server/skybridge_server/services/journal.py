@@ -35,6 +35,8 @@ from skybridge_server.services.bell import Bell
 
 UNSTORED_BYTES = 4 * MIB
 """What may wait for the disk; the container is held back beyond."""
+BATCH_BYTES = 2 * MIB
+"""What goes to the disk in one call, so that hundreds of journals fit in the store's queue."""
 RECENT_BYTES = 1 * MIB
 SMALL_OUTPUT = 8 * KIB
 """Pieces of output are put together up to this size while they wait for the disk."""
@@ -226,8 +228,7 @@ class Journal:
         """Store what has come, and what comes meanwhile; one call at a time, so without holes."""
         try:
             while self._unstored:
-                events, self._unstored = self._unstored, []
-                state, self._unstored_state = self._unstored_state, None
+                events, state = self._batch()
                 await self._repository.append(self.execution.name, events, state)
                 self._published(events)
         except StorageError as error:
@@ -240,6 +241,18 @@ class Journal:
             if self._failure is not None:
                 self._unstored, self._unstored_bytes = [], 0
                 self._bell.ring()
+
+    def _batch(self) -> tuple[list[Event], Execution | None]:
+        """Take what is to be stored next; the execution's state goes with the last event."""
+        size = count = 0
+        while count < len(self._unstored) and size < BATCH_BYTES:
+            size += _weight(self._unstored[count])
+            count += 1
+        events, self._unstored = self._unstored[:count], self._unstored[count:]
+        if self._unstored:
+            return events, None
+        state, self._unstored_state = self._unstored_state, None
+        return events, state
 
     def _published(self, events: Sequence[Event]) -> None:
         for event in events:

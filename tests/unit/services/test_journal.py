@@ -177,6 +177,32 @@ async def test_a_slow_disk_holds_the_writer_back(size: int) -> None:
     assert len(output_of(desk.events)) == (written + 1) // 2 * size
 
 
+async def test_the_store_gets_it_in_portions_and_the_state_with_the_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(journal_module, "BATCH_BYTES", 1000)
+    desk = await Desk().running()
+    release = desk.disk.hold("append")
+    sizes: list[int] = []
+    states: list[S | None] = []
+    append = desk.store.append
+
+    async def note(name: ExecutionName, events: list[Event], state: Execution | None) -> None:
+        sizes.append(len(events))
+        states.append(None if state is None else state.state)
+        await append(name, events, state)
+
+    monkeypatch.setattr(desk.store, "append", note)
+    await desk.journal.add_output(STDOUT, b"first")
+    await settle()
+    for index in range(4):
+        await desk.journal.add_output(OutputStream(1 + index % 2), b"x" * 400)
+    desk.journal.change_state(S.CANCELLING)
+    release.set()
+    await desk.journal.flush()
+    assert (sizes, states) == ([1, 2, 2, 1], [None, None, None, S.CANCELLING])
+
+
 async def test_memory_keeps_only_the_last_events() -> None:
     desk = await Desk(limit=1024 * MIB).running()
     for _ in range(100):
@@ -344,9 +370,10 @@ STEPS = st.lists(
     steps=STEPS,
     limit=st.sampled_from([1, 1500, 5000, MIB]),
     recent=st.sampled_from([1, 2000, MIB]),
+    batch=st.sampled_from([1, MIB]),
 )
 def test_readers_see_everything_once_and_in_order(
-    steps: list[tuple[OutputStream, int, str]], limit: int, recent: int
+    steps: list[tuple[OutputStream, int, str]], limit: int, recent: int, batch: int
 ) -> None:
     async def example() -> None:
         story = Story(await Desk(limit).running())
@@ -367,4 +394,5 @@ def test_readers_see_everything_once_and_in_order(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(journal_module, "RECENT_BYTES", recent)
+        patch.setattr(journal_module, "BATCH_BYTES", batch)
         run(example())
