@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import os
 import sys
+from typing import TextIO, cast
 
 import structlog
 from structlog.typing import Processor
@@ -11,9 +14,34 @@ from structlog.typing import Processor
 from skybridge_server.config import LogFormat, LogLevel
 
 
+class _Steadfast(io.TextIOBase):
+    """Writes lines to a stream for as long as somebody reads it.
+
+    A reader that goes away must not take the server with it, nor keep it from stopping.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except OSError:
+            # What is still in the buffer, and comes later, goes where it does no harm.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+        return len(text)
+
+    def flush(self) -> None:
+        self.write("")
+
+
 def configure(log_format: LogFormat, level: LogLevel) -> None:
     """Write log lines from `level` on, once for the process."""
     number = logging.getLevelNamesMapping()[level.value.upper()]
+    stream = cast("TextIO", _Steadfast(sys.stderr))
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -24,10 +52,10 @@ def configure(log_format: LogFormat, level: LogLevel) -> None:
     structlog.configure(
         processors=[*shared, render],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

@@ -121,6 +121,16 @@ async def test_for_programs_ready_is_a_log_line(tmp_path: Path) -> None:
     ]
 
 
+async def test_a_reader_of_the_log_that_leaves_does_not_keep_it_from_stopping(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path, FAAS_LOG_FORMAT="json") as server, asyncio.timeout(PATIENCE):
+        pipe: Any = server.process._transport.get_pipe_transport(2)  # type: ignore[attr-defined]
+        pipe.close()
+        server.process.send_signal(signal.SIGTERM)
+        assert await server.process.wait() == 0
+
+
 async def test_a_second_signal_does_not_wait_for_running_calls(tmp_path: Path) -> None:
     async with (
         serving(tmp_path, FAAS_LOG_FORMAT="json", FAAS_SHUTDOWN_GRACE="1h") as server,
