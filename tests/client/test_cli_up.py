@@ -99,6 +99,15 @@ def test_what_is_kept_in_an_ignored_folder_is_packed(tmp_path: Path) -> None:
     }
 
 
+def test_everyone_may_read_what_a_narrow_umask_keeps_to_its_owner(tmp_path: Path) -> None:
+    tree(tmp_path, "code.py", "bin/run")
+    for name, mode in (("code.py", 0o600), ("bin/run", 0o700), ("bin", 0o700)):
+        (tmp_path / name).chmod(mode)
+    with pack(tmp_path, "Dockerfile") as context, tarfile.open(fileobj=context) as tar:
+        modes = {entry.name: entry.mode for entry in tar}
+    assert modes == {"code.py": 0o644, "bin": 0o755, "bin/run": 0o755}
+
+
 def test_links_are_packed_as_links_and_sockets_not_at_all(tmp_path: Path) -> None:
     tree(tmp_path, "a", "sub/b")
     (tmp_path / "link").symlink_to("sub")

@@ -31,14 +31,15 @@ class Rule:
 def pack(folder: Path, dockerfile: str) -> IO[bytes]:
     """A tar file of a folder, at its start, ready to be sent.
 
-    The Dockerfile and .dockerignore are always in it. Owners are root and modes are kept.
+    The Dockerfile and .dockerignore are always in it. Owners are root, and everyone may read, and
+    run what its owner may run: functions do not run as root, whatever the umask of this shell.
     """
     rules = parse_rules(_read_ignore_file(folder))
     packed = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115 - the caller's
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for path in _files(folder, folder, rules, {dockerfile, IGNORE_FILE}):
             name = path.relative_to(folder).as_posix()
-            tar.add(path, arcname=name, recursive=False, filter=_owned_by_root)
+            tar.add(path, arcname=name, recursive=False, filter=_for_everyone)
     packed.seek(0)
     return packed
 
@@ -93,9 +94,10 @@ def _files(folder: Path, root: Path, rules: list[Rule], always: set[str]) -> Ite
             yield from _files(path, root, rules, always)
 
 
-def _owned_by_root(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+def _for_everyone(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
     entry.uid = entry.gid = 0
     entry.uname = entry.gname = ""
+    entry.mode |= 0o555 if entry.isdir() or entry.mode & 0o100 else 0o444
     return entry if entry.isfile() or entry.isdir() or entry.issym() or entry.islnk() else None
 
 
