@@ -31,8 +31,7 @@ PATIENCE = 60.0
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnEngine]:
-    if not OwnEngine.possible():
-        pytest.skip("starting an engine needs root, dockerd and ip")
+    OwnEngine.require()
     made = OwnEngine(tmp_path_factory.mktemp("engine"))
     try:
         made.start()

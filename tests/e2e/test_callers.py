@@ -30,6 +30,7 @@ from skybridge_client import (
 from tests.support.functions import (
     GATED,
     PATIENT,
+    RUNNING,
     STUBBORN,
     State,
     collect,
@@ -45,8 +46,6 @@ from tests.support.waiting import until
 
 pytestmark = pytest.mark.docker
 
-QUEUED = State.EXECUTION_STATE_QUEUED
-RUNNING = State.EXECUTION_STATE_RUNNING
 FINAL = (
     State.EXECUTION_STATE_SUCCEEDED,
     State.EXECUTION_STATE_FAILED,

@@ -26,7 +26,6 @@ from tests.support.functions import (
     BUSYBOX,
     GATED,
     PATIENT,
-    State,
     collect,
     deploy,
     deploy_spec,
@@ -45,14 +44,12 @@ EXECUTIONS = "skybridge.faas.v1.ExecutionService"
 FUNCTIONS = "skybridge.faas.v1.FunctionService"
 
 SERVING, NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING
-RUNNING = State.EXECUTION_STATE_RUNNING
 
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnEngine]:
     """An engine of our own, so that the one of the machine lives on."""
-    if not OwnEngine.possible():
-        pytest.skip("starting an engine needs root, dockerd and ip")
+    OwnEngine.require()
     made = OwnEngine(tmp_path_factory.mktemp("engine"))
     try:
         made.start()

@@ -26,8 +26,9 @@ from tests.support.functions import (
     BUSYBOX,
     GATED,
     PATIENT,
+    QUEUED,
+    RUNNING,
     STUBBORN,
-    State,
     collect,
     deploy,
     output,
@@ -40,8 +41,6 @@ from tests.support.server import Server
 pytestmark = pytest.mark.docker
 
 Serve = Callable[..., Server]
-QUEUED = State.EXECUTION_STATE_QUEUED
-RUNNING = State.EXECUTION_STATE_RUNNING
 STUBBORN_CALLER = Patience(tries=100, first_tries=100, first_pause=0.05, longest_pause=0.2)
 EX_CONFIG = 78
 

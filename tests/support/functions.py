@@ -15,6 +15,7 @@ PYTHON = "skybridge-local/python:3.11"
 
 State = ExecutionState
 Reason = FailureReason
+QUEUED, RUNNING = State.EXECUTION_STATE_QUEUED, State.EXECUTION_STATE_RUNNING
 
 PATIENT = "trap 'exit 143' TERM; sleep 1000 & wait"
 """A script that runs until it is told to end, and then ends at once."""
