@@ -22,8 +22,10 @@ from tests.support.waiting import wait_until
 class OwnEngine:
     """A dockerd with a bridge, data and certificates of its own. Needs root."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, live_restore: bool = True) -> None:
+        """`live_restore`: containers outlive it. Without, as by default, it takes them along."""
         self._folder = folder
+        self._live_restore = live_restore
         self._bridge = f"br-{uuid.uuid4().hex[:8]}"
         self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -63,7 +65,7 @@ class OwnEngine:
         wait_until(self._answers, "the engine to answer")
 
     def stop(self) -> None:
-        """End it as an operator would; its socket vanishes, containers run on."""
+        """End it as an operator would; its socket vanishes."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
@@ -101,7 +103,8 @@ class OwnEngine:
             client.networks.prune()
         self.stop()
         _run("ip", "link", "delete", self._bridge)
-        _run("umount", str(self._folder / "data"))  # live-restore keeps it mounted
+        if self._live_restore:  # it keeps this mounted
+            _run("umount", str(self._folder / "data"))
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _command(self) -> list[str]:
@@ -114,7 +117,7 @@ class OwnEngine:
             "bridge": self._bridge,
             "iptables": "false",
             "ip-masq": "false",
-            "live-restore": "true",
+            "live-restore": str(self._live_restore).lower(),
             "tlscacert": self._certificates / "ca.pem",
             "tlscert": self._certificates / "server-cert.pem",
             "tlskey": self._certificates / "server-key.pem",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -46,17 +47,31 @@ FUNCTIONS = "skybridge.faas.v1.FunctionService"
 SERVING, NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING
 
 
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnEngine]:
+@contextmanager
+def own_engine(folder: Path, *, live_restore: bool) -> Iterator[OwnEngine]:
     """An engine of our own, so that the one of the machine lives on."""
     OwnEngine.require()
-    made = OwnEngine(tmp_path_factory.mktemp("engine"))
+    made = OwnEngine(folder, live_restore=live_restore)
     try:
         made.start()
         made.load(BUSYBOX)
         yield made
     finally:
         made.discard()
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnEngine]:
+    """An engine that containers outlive."""
+    with own_engine(tmp_path_factory.mktemp("engine"), live_restore=True) as made:
+        yield made
+
+
+@pytest.fixture
+def plain_engine(tmp_path: Path) -> Iterator[OwnEngine]:
+    """An engine as it is by default: when it stops or starts, it ends what runs."""
+    with own_engine(tmp_path, live_restore=False) as made:
+        yield made
 
 
 class Health:
@@ -126,7 +141,7 @@ async def test_an_engine_that_goes_away_while_functions_run(
         await until_output(client, running.name)
         waiting = await client.start(name)
 
-        getattr(engine, how)()
+        await asyncio.to_thread(getattr(engine, how))
 
         await health.becomes(NOT_SERVING)
         events = await following
@@ -139,7 +154,7 @@ async def test_an_engine_that_goes_away_while_functions_run(
         assert (caught.value.reason, caught.value.retry_delay) == ("RUNTIME_UNAVAILABLE", 1)
         await check_management(client, health)
 
-        engine.start()
+        await asyncio.to_thread(engine.start)
 
         await health.becomes(SERVING)
         again = await deploy(client, "echo again")
@@ -160,6 +175,33 @@ def check_torn(events: list[ExecutionEvent]) -> None:
     assert told(ended) == ("FAILED", "RUNTIME_UNAVAILABLE")
     assert not ended.HasField("exit_code")
     assert "went away while the function ran" in ended.failure.message
+
+
+async def test_an_engine_that_takes_its_containers_along(
+    plain_engine: OwnEngine, serve: Serve
+) -> None:
+    server = serve(**plain_engine.environment)
+    async with AsyncClient(server.address) as client, watched_health(server) as health:
+        await health.becomes(SERVING)
+        name = await deploy(client, f"echo ready; {PATIENT}")
+        for how, truths in {
+            # The function's end may still be seen, or not any more.
+            "stop": [("FAILED", "SIGNAL"), ("FAILED", "RUNTIME_UNAVAILABLE")],
+            "kill": [("FAILED", "RUNTIME_UNAVAILABLE")],
+        }.items():
+            running = await client.start(name)
+            await until_output(client, running.name)
+
+            await asyncio.to_thread(getattr(plain_engine, how))
+
+            await health.becomes(NOT_SERVING)
+            ended = await client.wait(running.name, timeout=PATIENCE)
+            assert told(ended) in truths
+            assert ended.exit_code in {0, 143}
+            await asyncio.to_thread(plain_engine.start)
+            await health.becomes(SERVING)
+            await asyncio.to_thread(server.settle)
+    server.stop()
 
 
 async def test_an_engine_that_hangs_for_a_while_loses_nothing(
