@@ -8,16 +8,21 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from skybridge_server import __version__
 from skybridge_server.config import SettingsError, load_settings, show, unknown_variables
 from skybridge_server.errors import SkybridgeError
+
+if TYPE_CHECKING:
+    from skybridge_server.repositories.backup import Backup, Progress
 
 EX_CONFIG = 78
 """Exit code of sysexits.h: a service manager sees that a restart will not help."""
@@ -38,6 +43,7 @@ Examples:
   skybridge-server serve     listen on 127.0.0.1:50051
   FAAS_LISTEN=unix:/run/skybridge.sock skybridge-server serve""",
 )
+File = Annotated[Path, typer.Argument(show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
@@ -83,6 +89,76 @@ def migrate() -> None:
         for name in migrate_file(path):
             print(f"applied {name}")
         print(f"{path} is up to date")
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  skybridge-server backup /backups/$(date +%F).db
+  skybridge-server backup --json /backups/$(date +%F).db | jq -r .sha256"""
+)
+def backup(file: File, as_json: AsJson = False) -> None:
+    """Copy the database to a FILE, which must not exist; a server that runs goes on.
+
+    The copy is that of one moment, checked, and for its owner only: it holds all that functions
+    were given and wrote.
+    """
+    from skybridge_server.repositories.backup import back_up
+
+    with _readable_errors(), _progress() as progress:
+        made = back_up(load_settings().database, file, progress)
+    if as_json:
+        print(json.dumps(asdict(made), indent=2))
+    else:
+        print(f"{made.path}: {_describe(made)}; SHA-256 {made.sha256}")
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  skybridge-server restore /backups/2026-01-31.db
+  FAAS_DATABASE=/tmp/look.db skybridge-server restore --sha256 97e8... /backups/2026-01-31.db"""
+)
+def restore(
+    file: File,
+    sha256: Annotated[str, typer.Option(help="What `backup` said that it is.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Put a backup in place of the database; no server may use it meanwhile.
+
+    The database that is there is kept beside it. What was accepted after the backup is gone; what
+    waited then runs when the server starts, even if it has run since.
+    """
+    from skybridge_server.repositories.backup import restore as restore_file
+
+    with _readable_errors(), _progress() as progress:
+        made = restore_file(file, load_settings().database, sha256=sha256, progress=progress)
+    if as_json:
+        print(json.dumps(asdict(made), indent=2))
+        return
+    print(f"{made.database.path}: {_describe(made.database)}")
+    if made.replaced:
+        print(f"the database that was there is kept: {made.replaced}")
+
+
+def _describe(made: Backup) -> str:
+    return f"{made.executions:,} executions, {made.functions:,} functions, {made.bytes:,} bytes"
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """Show progress on a terminal, on a line that is gone in the end."""
+    shown = sys.stderr.isatty()
+
+    def show(what: str) -> None:
+        if shown:
+            typer.echo(f"\r\033[K{what}", err=True, nl=False)
+
+    try:
+        yield show
+    finally:
+        if shown:
+            typer.echo("\r\033[K", err=True, nl=False)
 
 
 @app.command()

@@ -109,6 +109,12 @@ class StorageError(UnavailableError):
     reason = "STORAGE_UNAVAILABLE"
 
 
+class StorageFullError(StorageError):
+    """There is no room for more: the disk is full, or the database has its largest size."""
+
+    reason = "STORAGE_FULL"
+
+
 # What a container engine can do to us. Deployments show these to the caller as they are;
 # executions turn them into a failure of the execution.
 

@@ -163,7 +163,12 @@ async def test_details_hold_the_facts(tiny: Tiny) -> None:
     assert quota[QuotaFailure].violations[0].subject == "executions"
     assert quota[RetryInfo].retry_delay.ToTimedelta() == timedelta(seconds=1.5)
 
-    down = unpacked(rich_status(await fail(tiny, errors.StorageError("disk full"))))
+    no_room = await fail(tiny, errors.StorageFullError("disk full"))
+    assert no_room.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert unpacked(rich_status(no_room))[ErrorInfo].reason == "STORAGE_FULL"
+    assert RetryInfo in unpacked(rich_status(no_room))
+
+    down = unpacked(rich_status(await fail(tiny, errors.StorageError("disk broken"))))
     assert down[RetryInfo].retry_delay.ToTimedelta() == timedelta(seconds=1)
 
 

@@ -32,6 +32,7 @@ CODES: Mapping[type[Exception], grpc.StatusCode] = {
     errors.AbortedError: grpc.StatusCode.ABORTED,
     errors.OutOfRangeError: grpc.StatusCode.OUT_OF_RANGE,
     errors.ResourceExhaustedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.StorageFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.UnavailableError: grpc.StatusCode.UNAVAILABLE,
     errors.DeadlineExceededError: grpc.StatusCode.DEADLINE_EXCEEDED,
 }

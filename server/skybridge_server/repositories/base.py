@@ -115,6 +115,8 @@ class ExecutionRepository(Protocol):
     ) -> None:
         """Store a new execution, its input and the first events of its journal.
 
+        StorageFullError also while there is room left for those that were added before.
+
         `check_function`: only if its function and revision still exist and it is not disabled;
         NotFoundError, FailedPreconditionError (reason FUNCTION_DISABLED).
         """

@@ -24,6 +24,7 @@ from typing import Any, Generic, TypeVar
 from peewee import PeeweeException, SqliteDatabase
 
 from skybridge_server.errors import FailedPreconditionError, StorageError
+from skybridge_server.repositories.room import Room, no_room
 
 T = TypeVar("T")
 
@@ -193,6 +194,8 @@ class Database:
     """
 
     def __init__(self, path: Path, lock: int, loop: asyncio.AbstractEventLoop) -> None:
+        self.room = Room(path)
+        """For jobs that write."""
         self._lock = lock
         self._loop = loop
         self._database = connect_to(path)
@@ -294,4 +297,7 @@ def lock_file(path: Path) -> int:
 def _storage_error(error: Exception) -> StorageError:
     if isinstance(error, StorageError):
         return error
+    cause = error.__context__ if isinstance(error, PeeweeException) else error
+    if isinstance(cause, sqlite3.Error) and cause.sqlite_errorcode == sqlite3.SQLITE_FULL:
+        return no_room(str(error))
     return StorageError(f"the database cannot be used now: {error}")

@@ -84,6 +84,7 @@ class SqliteExecutions:
 
         def job(db: SqliteDatabase) -> None:
             record(db, request)
+            self._database.room.check()
             if check_function:
                 _check_function(db, execution)
             row_id = db.execute_sql(ADD, fixed + changing).lastrowid

@@ -34,9 +34,9 @@ class ExecutionServiceStub(object):
 
     Errors are as in FunctionService. Every rpc that starts an execution may
     answer INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (never deployed, or
-    disabled), RESOURCE_EXHAUSTED (queue full; RetryInfo says when to come back),
-    ALREADY_EXISTS (`request_id` used for another request) and UNAVAILABLE (the
-    engine does not answer).
+    disabled), RESOURCE_EXHAUSTED (queue full, or the server's disk; RetryInfo says
+    when to come back), ALREADY_EXISTS (`request_id` used for another request) and
+    UNAVAILABLE (the engine does not answer).
     """
 
     def __init__(self, channel):
@@ -111,9 +111,9 @@ class ExecutionServiceServicer(object):
 
     Errors are as in FunctionService. Every rpc that starts an execution may
     answer INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (never deployed, or
-    disabled), RESOURCE_EXHAUSTED (queue full; RetryInfo says when to come back),
-    ALREADY_EXISTS (`request_id` used for another request) and UNAVAILABLE (the
-    engine does not answer).
+    disabled), RESOURCE_EXHAUSTED (queue full, or the server's disk; RetryInfo says
+    when to come back), ALREADY_EXISTS (`request_id` used for another request) and
+    UNAVAILABLE (the engine does not answer).
     """
 
     def ExecuteFunction(self, request, context):
@@ -287,9 +287,9 @@ class ExecutionService(object):
 
     Errors are as in FunctionService. Every rpc that starts an execution may
     answer INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (never deployed, or
-    disabled), RESOURCE_EXHAUSTED (queue full; RetryInfo says when to come back),
-    ALREADY_EXISTS (`request_id` used for another request) and UNAVAILABLE (the
-    engine does not answer).
+    disabled), RESOURCE_EXHAUSTED (queue full, or the server's disk; RetryInfo says
+    when to come back), ALREADY_EXISTS (`request_id` used for another request) and
+    UNAVAILABLE (the engine does not answer).
     """
 
     @staticmethod

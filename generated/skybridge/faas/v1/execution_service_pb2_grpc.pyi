@@ -35,9 +35,9 @@ class ExecutionServiceStub:
 
     Errors are as in FunctionService. Every rpc that starts an execution may
     answer INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (never deployed, or
-    disabled), RESOURCE_EXHAUSTED (queue full; RetryInfo says when to come back),
-    ALREADY_EXISTS (`request_id` used for another request) and UNAVAILABLE (the
-    engine does not answer).
+    disabled), RESOURCE_EXHAUSTED (queue full, or the server's disk; RetryInfo says
+    when to come back), ALREADY_EXISTS (`request_id` used for another request) and
+    UNAVAILABLE (the engine does not answer).
     """
 
     @_typing.overload
@@ -105,9 +105,9 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
 
     Errors are as in FunctionService. Every rpc that starts an execution may
     answer INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (never deployed, or
-    disabled), RESOURCE_EXHAUSTED (queue full; RetryInfo says when to come back),
-    ALREADY_EXISTS (`request_id` used for another request) and UNAVAILABLE (the
-    engine does not answer).
+    disabled), RESOURCE_EXHAUSTED (queue full, or the server's disk; RetryInfo says
+    when to come back), ALREADY_EXISTS (`request_id` used for another request) and
+    UNAVAILABLE (the engine does not answer).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -171,9 +171,9 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Errors are as in FunctionService. Every rpc that starts an execution may
     answer INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (never deployed, or
-    disabled), RESOURCE_EXHAUSTED (queue full; RetryInfo says when to come back),
-    ALREADY_EXISTS (`request_id` used for another request) and UNAVAILABLE (the
-    engine does not answer).
+    disabled), RESOURCE_EXHAUSTED (queue full, or the server's disk; RetryInfo says
+    when to come back), ALREADY_EXISTS (`request_id` used for another request) and
+    UNAVAILABLE (the engine does not answer).
     """
 
     @_abc_1.abstractmethod
