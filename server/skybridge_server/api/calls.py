@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import random
 import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -19,6 +19,7 @@ from skybridge_server.api.errors import DETAILS_KEY, status_of
 from skybridge_server.api.prometheus import CallMetrics
 
 REQUEST_ID_KEY = "x-request-id"
+_RANDOM = random.Random()  # noqa: S311 - seeded by the kernel; ids of requests are no secret
 _REQUEST_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -144,7 +145,7 @@ def _request_id(context: Context) -> str:
     for key, value in context.invocation_metadata() or ():
         if key == REQUEST_ID_KEY and isinstance(value, str) and _REQUEST_ID.fullmatch(value):
             return value
-    return os.urandom(8).hex()
+    return f"{_RANDOM.getrandbits(64):016x}"
 
 
 def _is_lost(error: BaseException) -> bool:

@@ -5,7 +5,7 @@ Namespaces are not resources of their own: one exists as soon as a name mentions
 
 from __future__ import annotations
 
-import os
+import random
 import re
 import time
 import uuid
@@ -14,6 +14,9 @@ from dataclasses import dataclass
 DEFAULT_NAMESPACE = "default"
 ID_PATTERN = re.compile(r"[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?")
 ID_RULE = "must have 1 to 63 characters of a-z 0-9 -, start with a letter and not end with -"
+
+_RANDOM = random.Random()  # noqa: S311 - seeded by the kernel; ids are unique, not secret
+"""Asking the kernel for each id would let go of the interpreter's lock, for a whole time slice."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -52,7 +55,7 @@ class ExecutionName:
 def new_id() -> str:
     """Return a new time-ordered UUID, version 7 (RFC 9562, section 5.7)."""
     milliseconds = time.time_ns() // 1_000_000
-    value = (milliseconds << 80) | int.from_bytes(os.urandom(10), "big")
+    value = (milliseconds << 80) | _RANDOM.getrandbits(80)
     value = (value & ~(0xF << 76)) | (0x7 << 76)
     value = (value & ~(0x3 << 62)) | (0x2 << 62)
     return str(uuid.UUID(int=value))
