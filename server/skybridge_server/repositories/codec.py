@@ -73,17 +73,23 @@ def dumps_labels(labels: Mapping[str, str]) -> str:
 
 
 def _encode(value: Any) -> Any:
-    match value:
-        case datetime():
-            return from_time(value)
-        case timedelta():
-            return from_duration(value)
-        case tuple():
-            return [_encode(item) for item in value]
-        case _ if dataclasses.is_dataclass(value):
-            return {f.name: _encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        case _:  # JSON knows it: text, a number, an enum's number, a mapping of text, None
-            return value
+    return _encoder(type(value))(value)
+
+
+@cache
+def _encoder(kind: type) -> Callable[[Any], Any]:
+    """Return the function that makes JSON's values out of those of a type."""
+    if kind is datetime:
+        return from_time
+    if kind is timedelta:
+        return from_duration
+    if kind is tuple:
+        return lambda value: [_encode(item) for item in value]
+    if dataclasses.is_dataclass(kind):
+        names = tuple(f.name for f in dataclasses.fields(kind))
+        return lambda value: {name: _encode(getattr(value, name)) for name in names}
+    # JSON knows it: text, a number, an enum's number, a mapping of text, None.
+    return lambda value: value
 
 
 @cache
