@@ -103,8 +103,9 @@ class OwnEngine:
             client.networks.prune()
         self.stop()
         _run("ip", "link", "delete", self._bridge)
-        if self._live_restore:  # it keeps this mounted
-            _run("umount", str(self._folder / "data"))
+        data = str(self._folder / "data")  # stays mounted after live-restore, and after each kill
+        for _ in range(Path("/proc/self/mounts").read_text().count(f" {data} ")):
+            _run("umount", data)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _command(self) -> list[str]:
@@ -151,6 +152,12 @@ class OwnEngine:
 
 def _run(*command: str) -> None:
     subprocess.run(command, check=True, capture_output=True)
+
+
+def _mounts_below(folder: Path) -> list[str]:
+    """Return what is mounted there, the deepest first."""
+    points = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    return sorted((each for each in points if each.startswith(f"{folder}/")), reverse=True)
 
 
 def _dead(pid: str) -> bool:

@@ -73,11 +73,12 @@ def dumps_labels(labels: Mapping[str, str]) -> str:
 
 
 def _encode(value: Any) -> Any:
-    return _encoder(type(value))(value)
+    kind: Any = type(value)
+    return _encoder(kind)(value)
 
 
 @cache
-def _encoder(kind: type) -> Callable[[Any], Any]:
+def _encoder(kind: Any) -> Callable[[Any], Any]:
     """Return the function that makes JSON's values out of those of a type."""
     if kind is datetime:
         return from_time
