@@ -26,6 +26,7 @@ from skybridge_server.repositories.base import Repositories
 from skybridge_server.repositories.store import SqliteRepositories
 from skybridge_server.runtimes.base import Credentials, Runtime
 from skybridge_server.runtimes.docker_engine import DockerRuntime
+from skybridge_server.services import labels
 from skybridge_server.services.acceptance import Acceptance
 from skybridge_server.services.deployments import DeploymentService
 from skybridge_server.services.engines import Engines
@@ -61,7 +62,7 @@ class Services:
     sweeper: Sweeper
 
 
-def runtimes(settings: Settings) -> dict[str, Runtime]:
+def runtimes(settings: Settings, server_id: str = "") -> dict[str, Runtime]:
     """Return the runtimes by name, the default one first. SettingsError."""
     docker = DockerRuntime(
         credentials={
@@ -69,6 +70,8 @@ def runtimes(settings: Settings) -> dict[str, Runtime]:
             for host, login in settings.registry_credentials.items()
         },
         max_waits=settings.max_concurrent_executions,
+        max_sandboxes=settings.network_sandboxes,
+        sandbox_labels=labels.of_sandbox(server_id),
     )
     available: dict[str, Runtime] = {docker.name: docker}
     if settings.default_runtime not in available:
@@ -165,14 +168,15 @@ async def serve(
     async with AsyncExitStack() as opened:
         repositories = await SqliteRepositories.open(settings.database)
         opened.push_async_callback(repositories.close)
-        named = runtimes(settings)
+        server_id = await repositories.server_id()
+        named = runtimes(settings, server_id)
         engines = Engines(named, settings.default_runtime)
         opened.push_async_callback(engines.close)
         await engines.open()
 
         bounds = limits(settings, tuple(named))
         collectors = new_registry()
-        services = wire(repositories, engines, bounds, collectors, await repositories.server_id())
+        services = wire(repositories, engines, bounds, collectors, server_id)
         opened.push_async_callback(services.deployments.close)
         housekeeping = Housekeeping(chores(settings, repositories, services))
         opened.push_async_callback(services.registry.close, 0.0)  # also if the server cannot start

@@ -155,6 +155,10 @@ class ContainerStartError(FailedPreconditionError):
     reason = "START_FAILED"
 
 
+class StaleContainerError(ContainerStartError):
+    """What the container was to join is gone: remove it, and create it anew."""
+
+
 class ContainerGoneError(NotFoundError):
     """The container does not exist any more."""
 

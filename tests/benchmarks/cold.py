@@ -1,11 +1,17 @@
-"""Cold executions against bare docker-py cycles, one after the other and eight at a time."""
+"""Cold executions against bare docker-py cycles, one after the other and eight at a time.
+
+Once with networks of their own, once with those that sandboxes keep.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import statistics
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 
 from skybridge.faas.v1.execution_pb2 import EXECUTION_STATE_SUCCEEDED
 from skybridge.faas.v1.execution_service_pb2 import ExecuteFunctionRequest
@@ -17,58 +23,98 @@ PAIRS = 31
 CALLERS = 8
 ROUNDS = 5
 CYCLES = 24
+WARM_UP = 3
+"""Rounds of all callers until there is a sandbox for each."""
+
+
+@dataclass
+class Kind:
+    """One way to execute, its bars, and what was measured."""
+
+    name: str
+    most_time: float
+    """Of the time of a bare cycle."""
+    least_rate: float
+    """Of the rate of bare cycles."""
+    execute: Callable[[], Awaitable[None]]
+    seconds: list[float] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
+    ratios: list[float] = field(default_factory=list)
+
+    async def cycles(self, count: int) -> None:
+        """Execute as often, by all callers together."""
+        await asyncio.gather(*(self._repeat(count // CALLERS) for _ in range(CALLERS)))
+
+    async def _repeat(self, count: int) -> None:
+        for _ in range(count):
+            await self.execute()
 
 
 async def run() -> list[Result]:
-    """Measure, in turn, so that a drift of the machine hits both."""
+    """Measure, in turn, so that a drift of the machine hits all."""
     bare = Bare()
-    with server() as ours:
+    async with (
+        _executing(FAAS_NETWORK_SANDBOXES="0") as plainly,
+        _executing() as in_sandbox,
+    ):
+        kinds = [
+            Kind("cold", 1.05, 0.95, plainly),
+            Kind("cold in sandboxes", 0.70, 1.6, in_sandbox),
+        ]
+        await kinds[1].cycles(WARM_UP * CALLERS)
+        return [*await _one_by_one(bare, kinds), *await _together(bare, kinds)]
+
+
+@asynccontextmanager
+async def _executing(**settings: str) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Run a server; yields what executes a function there once."""
+    with server(**settings) as ours:
         async with Stubs(ours.address) as stubs:
-            name = await stubs.deploy(SCRIPT)
+            request = ExecuteFunctionRequest(function=await stubs.deploy(SCRIPT))
 
             async def execute() -> None:
-                answer = await stubs.executions.ExecuteFunction(
-                    ExecuteFunctionRequest(function=name)
-                )
+                answer = await stubs.executions.ExecuteFunction(request)
                 assert answer.execution.state == EXECUTION_STATE_SUCCEEDED
                 assert answer.execution.output == b"hello\n"
 
-            return [await _one_by_one(bare, execute), await _together(bare, execute)]
+            yield execute
 
 
-async def _one_by_one(bare: Bare, execute: object) -> Result:
-    floor, cold = [], []
+async def _one_by_one(bare: Bare, kinds: list[Kind]) -> list[Result]:
+    floor = []
     for _ in range(PAIRS):
         floor.append(await asyncio.to_thread(bare.cycle, SCRIPT))
-        cold.append(await timed(execute()))  # type: ignore[operator]
-    ratio = statistics.median(cold) / statistics.median(floor)
-    detail = f"{milliseconds(cold)} against {milliseconds(floor)}"
-    return Result("cold execution, median", ratio, 1.05, detail=detail)
+        for kind in kinds:
+            kind.seconds.append(await timed(kind.execute()))
+    return [
+        Result(
+            f"{kind.name}, median",
+            statistics.median(kind.seconds) / statistics.median(floor),
+            kind.most_time,
+            detail=f"{milliseconds(kind.seconds)} against {milliseconds(floor)}",
+        )
+        for kind in kinds
+    ]
 
 
-async def _together(bare: Bare, execute: object) -> Result:
-    ratios, ours, floors = [], [], []
+async def _together(bare: Bare, kinds: list[Kind]) -> list[Result]:
+    floors = []
     with ThreadPoolExecutor(CALLERS) as threads:
         for _ in range(ROUNDS):
             began = time.perf_counter()
             await asyncio.to_thread(lambda: list(threads.map(bare.cycle, [SCRIPT] * CYCLES)))
-            floor = CYCLES / (time.perf_counter() - began)
-            began = time.perf_counter()
-            await asyncio.gather(*(_repeat(execute) for _ in range(CALLERS)))
-            rate = CYCLES / (time.perf_counter() - began)
-            ratios.append(rate / floor)
-            ours.append(rate)
-            floors.append(floor)
-    detail = f"{statistics.median(ours):.2f}/s against {statistics.median(floors):.2f}/s"
-    return Result(
-        "cold executions, 8 callers",
-        statistics.median(ratios),
-        0.95,
-        at_most=False,
-        detail=detail,
-    )
-
-
-async def _repeat(execute: object) -> None:
-    for _ in range(CYCLES // CALLERS):
-        await execute()  # type: ignore[operator]
+            floors.append(CYCLES / (time.perf_counter() - began))
+            for kind in kinds:
+                kind.rates.append(CYCLES / await timed(kind.cycles(CYCLES)))
+                kind.ratios.append(kind.rates[-1] / floors[-1])
+    return [
+        Result(
+            f"{kind.name}, {CALLERS} callers",
+            statistics.median(kind.ratios),
+            kind.least_rate,
+            at_most=False,
+            detail=f"{statistics.median(kind.rates):.2f}/s against "
+            f"{statistics.median(floors):.2f}/s",
+        )
+        for kind in kinds
+    ]

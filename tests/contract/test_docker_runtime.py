@@ -16,6 +16,7 @@ from skybridge_server.models.functions import MIB, Isolation, Network, Resources
 from skybridge_server.runtimes.base import Attachment, ContainerSpec
 from skybridge_server.runtimes.docker_engine import DockerRuntime
 from tests.contract.test_runtimes import read_until
+from tests.support.sandboxes import SandboxedRuntime
 
 pytestmark = pytest.mark.docker
 
@@ -63,9 +64,9 @@ class Engine:
         return output.decode()
 
 
-@pytest.fixture
-async def engine() -> AsyncIterator[Engine]:
-    runtime = DockerRuntime()
+@pytest.fixture(params=["plain", "sandboxed"])
+async def engine(request: pytest.FixtureRequest) -> AsyncIterator[Engine]:
+    runtime = await _runtime(sandboxed=request.param == "sandboxed")
     image = await runtime.images.get("skybridge-local/busybox")
     assert image, "run scripts/images"
     made = Engine(runtime, image.id)
@@ -77,6 +78,14 @@ async def engine() -> AsyncIterator[Engine]:
             await runtime.containers.remove(record.id)
     await runtime.close()
     made.client.close()
+
+
+async def _runtime(*, sandboxed: bool) -> DockerRuntime:
+    if not sandboxed:
+        return DockerRuntime()
+    runtime = SandboxedRuntime(maximum=1)
+    await runtime.warm_up()
+    return runtime
 
 
 # -- the fence, seen from inside ------------------------------------------------------------------

@@ -32,8 +32,9 @@ from tests.fakes.runtime import (
     says,
     sleep,
 )
+from tests.support.sandboxes import SandboxedRuntime
 
-BUSYBOX = {"fake": "busybox", "docker": "skybridge-local/busybox"}
+BUSYBOX = "skybridge-local/busybox"
 PATIENCE = 30.0
 STDOUT, STDERR = OutputStream.STDOUT, OutputStream.STDERR
 BYTES = bytes(range(256))
@@ -165,14 +166,13 @@ async def read_until(attachment: Attachment, expected: bytes) -> None:
     pytest.fail(f"only got {read!r}")
 
 
-@pytest.fixture(params=["fake", pytest.param("docker", marks=pytest.mark.docker)])
+REAL = [pytest.param(name, marks=pytest.mark.docker) for name in ("docker", "docker-sandboxed")]
+
+
+@pytest.fixture(params=["fake", *REAL])
 async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
-    if request.param == "fake":
-        fake = FakeRuntime()
-        made = Bench(fake, "", _fake_away, fake=fake)
-    else:
-        made = Bench(DockerRuntime(), "", _docker_away)
-    image = await made.runtime.images.get(BUSYBOX[request.param])
+    made = await _make(request.param)
+    image = await made.runtime.images.get("busybox" if made.fake else BUSYBOX)
     assert image, "run scripts/images"
     made.image_id = image.id
     async with asyncio.timeout(PATIENCE):
@@ -183,6 +183,17 @@ async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
             await made.runtime.containers.remove(record.id)
         assert await made.runtime.containers.list(made.labels) == ()
     await made.runtime.close()
+
+
+async def _make(name: str) -> Bench:
+    if name == "fake":
+        fake = FakeRuntime()
+        return Bench(fake, "", _fake_away, fake=fake)
+    if name == "docker":
+        return Bench(DockerRuntime(), "", _docker_away)
+    sandboxed = SandboxedRuntime(maximum=1)
+    await sandboxed.warm_up()
+    return Bench(sandboxed, "", _docker_away)
 
 
 def _fake_away() -> Runtime:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from skybridge_client import Client, TlsConfig
 from tests.support.waiting import wait_until
 
 PATIENCE = 60
+ROLE = "skybridge.role"
 LOG_TAIL = 8000
 
 
@@ -139,6 +141,7 @@ class Server:
         code = self.wait()
         assert code == 0, f"exit code {code} after SIGTERM:\n{self.log_tail()}"
         assert self.containers() == [], "containers are left"
+        assert self.sandboxes() == [], "sandboxes are left"
         assert self.errors() == []
 
     def kill(self) -> None:
@@ -150,15 +153,24 @@ class Server:
         """Leave nothing behind, however a test ended."""
         if self.runs:
             self.kill()
-        for container in self.containers():
-            container.remove(force=True, v=True)
+        for container in (*self.containers(), *self.sandboxes()):
+            with suppress(docker.errors.APIError):  # sandboxes of a dead server go by themselves
+                container.remove(force=True, v=True)
+        wait_until(lambda: not self._labelled(), "all containers to go")
         for file in self._log.parent.glob("*.db*"):
             file.unlink()  # it may be big; the log stays
 
     # -- what it holds --------------------------------------------------------------------------
 
     def containers(self, *labels: str) -> list[Container]:
-        """Return its containers, also those that do not run."""
+        """Return the containers of its executions, also those that do not run."""
+        return [each for each in self._labelled(*labels) if ROLE not in each.labels]
+
+    def sandboxes(self) -> list[Container]:
+        """Return the containers that keep networks for its executions."""
+        return self._labelled(f"{ROLE}=sandbox")
+
+    def _labelled(self, *labels: str) -> list[Container]:
         if not self.id:
             return []
         wanted = [f"skybridge.server={self.id}", *labels]

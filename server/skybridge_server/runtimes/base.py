@@ -177,7 +177,10 @@ class Containers(Protocol):
         ...
 
     async def start(self, container_id: str) -> None:
-        """Start a created container. EntryPointError, ContainerStartError."""
+        """Start a created container. EntryPointError, ContainerStartError.
+
+        StaleContainerError: it has to be removed, and may start when it is created anew.
+        """
         ...
 
     async def wait(self, container_id: str) -> Exit:
@@ -196,7 +199,10 @@ class Containers(Protocol):
         ...
 
     async def list(self, labels: Mapping[str, str]) -> tuple[ContainerRecord, ...]:
-        """Return the containers, running or not, that have all these labels."""
+        """Return the containers, running or not, that have all these labels.
+
+        Those that the runtime itself runs, and still needs, are left out.
+        """
         ...
 
 

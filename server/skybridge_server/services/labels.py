@@ -8,10 +8,16 @@ SERVER = "skybridge.server"
 FUNCTION = "skybridge.function"
 REVISION = "skybridge.revision"
 EXECUTION = "skybridge.execution"
+ROLE = "skybridge.role"
 
 
 def of_server(server_id: str) -> dict[str, str]:
     return {SERVER: server_id}
+
+
+def of_sandbox(server_id: str) -> dict[str, str]:
+    """Return the labels of a container that serves others, and no execution by itself."""
+    return {SERVER: server_id, ROLE: "sandbox"}
 
 
 def of_execution(server_id: str, execution: Execution) -> dict[str, str]:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import structlog
 
 from skybridge_server.contracts import stdio
-from skybridge_server.errors import SkybridgeError, StorageError
+from skybridge_server.errors import SkybridgeError, StaleContainerError, StorageError
 from skybridge_server.models.executions import (
     Execution,
     ExecutionState,
@@ -146,6 +146,14 @@ class Runner:
         )
 
     async def _create_and_start(self, input_: bytes) -> Attachment:
+        while True:
+            try:
+                return await self._try_to_start(input_)
+            except StaleContainerError as error:
+                log.info("container created anew", detail=error.message)
+                await self._runtime.containers.remove(self._active.container_id)
+
+    async def _try_to_start(self, input_: bytes) -> Attachment:
         containers = self._runtime.containers
         self._active.container_id = await containers.create(self._container_spec(input_))
         attachment = await containers.attach(self._active.container_id)

@@ -15,6 +15,7 @@ from skybridge_server.errors import (
     ContainerStartError,
     EntryPointError,
     RuntimeUnavailableError,
+    StaleContainerError,
     StorageError,
 )
 from skybridge_server.models.executions import ExecutionState, FailureReason, Usage
@@ -251,6 +252,24 @@ async def test_a_function_need_not_read_its_input(world: World) -> None:
     await world.deployed(program=says(b"done"))
     execution = await world.run(input=b"x" * 1_000_000)
     assert execution.state is ExecutionState.SUCCEEDED
+
+
+async def test_a_container_that_cannot_join_what_it_was_made_for_is_made_anew(
+    world: World,
+) -> None:
+    gate, containers = world.runtime.gate, world.runtime.containers
+    gate.failures["start"] = StaleContainerError("the network is gone")
+    removing = gate.hold("remove")
+    name = await world.start(await world.deployed(program=says(b"hello")))
+    await gate.seen("remove").wait()
+    gate.failures.clear()
+    removing.set()
+    ended = await world.ended(name)
+    assert (ended.state, ended.exit_code) == (ExecutionState.SUCCEEDED, 0)
+    first, second = containers.created
+    assert first == second
+    await world.idle()
+    assert containers.present == {}
 
 
 async def test_the_environment_tells_what_can_be_known(world: World) -> None:

@@ -25,11 +25,11 @@ _RUNNING = {"running", "paused", "restarting"}
 _GOING = {"removing", "dead"}
 
 
-def create(engine: Engine, spec: ContainerSpec) -> str:
-    """Create a container and return its id."""
+def create(engine: Engine, spec: ContainerSpec, join: str = "") -> str:
+    """Create a container, in the network of the one to join if any, and return its id."""
     if spec.network is Network.EGRESS:
         ensure_egress(engine.short)
-    host_config = engine.short.create_host_config(**host_options(engine.info, spec))
+    host_config = engine.short.create_host_config(**host_options(engine.info, spec, join))
     config = container_config(spec)
     return str(engine.short.create_container(**config, host_config=host_config)["Id"])
 

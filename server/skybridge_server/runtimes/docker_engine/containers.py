@@ -28,10 +28,10 @@ class DockerContainers:
     def __init__(self, engine: EngineClient) -> None:
         self._engine = engine
 
-    async def create(self, spec: ContainerSpec) -> str:
+    async def create(self, spec: ContainerSpec, join: str = "") -> str:
         with translating(of_creation(spec.image_id)):
             return await self._engine.call(
-                lambda engine: calls.create(engine, spec),
+                lambda engine: calls.create(engine, spec, join),
                 undo=lambda engine, container_id: calls.remove(engine.short, container_id),
             )
 

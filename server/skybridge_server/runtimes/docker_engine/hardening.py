@@ -34,8 +34,11 @@ def container_config(spec: ContainerSpec) -> dict[str, Any]:
     }
 
 
-def host_options(info: Mapping[str, Any], spec: ContainerSpec) -> dict[str, Any]:
-    """Return the arguments of create_host_config; `info` is what the engine says of itself."""
+def host_options(info: Mapping[str, Any], spec: ContainerSpec, join: str = "") -> dict[str, Any]:
+    """Return the arguments of create_host_config; `info` is what the engine says of itself.
+
+    `join` is a container whose network is to be shared, instead of one of its own.
+    """
     resources = spec.resources
     return {
         # No init process: it would report a missing entry point as exit code 127 of the function.
@@ -47,10 +50,16 @@ def host_options(info: Mapping[str, Any], spec: ContainerSpec) -> dict[str, Any]
         "memswap_limit": resources.memory_bytes,  # of both together, so there is no swap
         "nano_cpus": min(resources.cpu_millis * NANO_CPUS_PER_MILLI, _host_nano_cpus(info)),
         "pids_limit": resources.pids,
-        "network_mode": EGRESS_NETWORK if spec.network is Network.EGRESS else "none",
+        "network_mode": _network_mode(spec, join),
         "runtime": spec.isolation.oci_runtime or None,
         "log_config": _log_config(info, resources.output_bytes),
     }
+
+
+def _network_mode(spec: ContainerSpec, join: str) -> str:
+    if join:
+        return f"container:{join}"
+    return EGRESS_NETWORK if spec.network is Network.EGRESS else "none"
 
 
 def _host_nano_cpus(info: Mapping[str, Any]) -> int:

@@ -15,8 +15,12 @@ from skybridge_server.runtimes.docker_engine.containers import DockerContainers
 from skybridge_server.runtimes.docker_engine.errors import of_engine, translating
 from skybridge_server.runtimes.docker_engine.images import DockerImages
 from skybridge_server.runtimes.docker_engine.info import to_engine_info
+from skybridge_server.runtimes.docker_engine.sandbox_maker import SandboxMaker
+from skybridge_server.runtimes.docker_engine.sandboxed import SandboxedContainers
+from skybridge_server.runtimes.docker_engine.sandboxes import Sandboxes
 
 _NO_CREDENTIALS: Mapping[str, Credentials] = MappingProxyType({})
+_NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 
 class DockerRuntime:
@@ -28,15 +32,22 @@ class DockerRuntime:
         environment: Mapping[str, str] | None = None,
         credentials: Mapping[str, Credentials] = _NO_CREDENTIALS,
         max_waits: int = 256,
+        max_sandboxes: int = 0,
+        sandbox_labels: Mapping[str, str] = _NO_LABELS,
     ) -> None:
         """Connect nothing yet; the engine may come later.
 
         `environment` stands in for that of the process, `credentials` are the operator's, by
         host of the registry, and `max_waits` bounds how many waits and pulls may begin at once.
+        Up to `max_sandboxes` networks are kept for containers that have none, each by a container
+        of our own with `sandbox_labels`.
         """
         self._engine = EngineClient(environment, max_waits)
         self._images = DockerImages(self._engine, credentials)
-        self._containers = DockerContainers(self._engine)
+        plain = DockerContainers(self._engine)
+        maker = SandboxMaker(self._engine, plain, sandbox_labels)
+        self._sandboxes = Sandboxes(maker, max_sandboxes)
+        self._containers = SandboxedContainers(plain, self._sandboxes)
 
     @property
     def name(self) -> str:
@@ -47,7 +58,7 @@ class DockerRuntime:
         return self._images
 
     @property
-    def containers(self) -> DockerContainers:
+    def containers(self) -> SandboxedContainers:
         return self._containers
 
     async def check(self) -> EngineInfo:
@@ -67,6 +78,7 @@ class DockerRuntime:
         return read_usage(engine.info, container_id)
 
     async def close(self) -> None:
+        await self._sandboxes.close()
         self._engine.close()
 
 

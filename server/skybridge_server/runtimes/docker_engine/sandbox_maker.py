@@ -1,0 +1,96 @@
+"""Makes sandboxes at an engine, and removes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from docker.types import LogConfig
+
+from skybridge_server.runtimes.docker_engine import calls
+from skybridge_server.runtimes.docker_engine.client import Engine, EngineClient
+from skybridge_server.runtimes.docker_engine.containers import DockerContainers
+from skybridge_server.runtimes.docker_engine.errors import of_engine, translating
+from skybridge_server.runtimes.docker_engine.hardening import MIB
+from skybridge_server.runtimes.docker_engine.sandbox import Sandbox
+from skybridge_server.runtimes.docker_engine.sandbox_image import ensure_image
+
+HOSTNAME = "function"
+"""What functions in sandboxes see as theirs: the same in all, so that it tells nothing."""
+MEMORY_BYTES = 16 * MIB
+"""The program needs 4 KiB; this is for the engine's own steps to start it."""
+PIDS = 16
+
+
+class SandboxMaker:
+    """Makes sandboxes with the labels of a server, so that a later one may find them."""
+
+    def __init__(
+        self, engine: EngineClient, containers: DockerContainers, labels: Mapping[str, str]
+    ) -> None:
+        self._engine = engine
+        self._containers = containers
+        self._labels = labels
+
+    async def make(self, name: str) -> Sandbox:
+        """Make a sandbox whose network is untouched. ContainerStartError and others."""
+        with translating(of_engine):
+            container_id = await self._engine.call(
+                lambda engine: _create(engine, name, self._labels),
+                undo=lambda engine, made: calls.remove(engine.short, made),
+            )
+        try:
+            return await self._start(name, container_id)
+        except BaseException:
+            await self._containers.remove(container_id)
+            raise
+
+    async def _start(self, name: str, container_id: str) -> Sandbox:
+        sandbox = Sandbox(name, container_id, await self._containers.attach(container_id))
+        try:
+            await self._containers.start(container_id)
+            await sandbox.settle()
+        except BaseException:
+            await sandbox.close()
+            raise
+        return sandbox
+
+    async def remove(self, sandbox: Sandbox) -> None:
+        """Remove a sandbox; containers in its network keep it until they end."""
+        await sandbox.close()
+        with translating(of_engine):
+            await self._engine.call(lambda engine: _remove(engine, sandbox.id))
+
+
+def _create(engine: Engine, name: str, labels: Mapping[str, str]) -> str:
+    host_config = engine.short.create_host_config(**_host_options())
+    created: dict[str, Any] = engine.short.create_container(
+        ensure_image(engine),
+        name=name,
+        hostname=HOSTNAME,
+        labels=dict(labels),
+        user="65532:65532",
+        stdin_open=True,
+        host_config=host_config,
+    )
+    return str(created["Id"])
+
+
+def _remove(engine: Engine, container_id: str) -> None:
+    engine.probe.ping()  # or an engine that hangs would hold up a stop of the server for a minute
+    calls.remove(engine.short, container_id)
+
+
+def _host_options() -> dict[str, Any]:
+    """Return what fences it in: as functions are, and with as little as engines allow."""
+    return {
+        "auto_remove": True,  # a server that is killed leaves nothing
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges"],
+        "read_only": True,
+        "mem_limit": MEMORY_BYTES,
+        "memswap_limit": MEMORY_BYTES,
+        "pids_limit": PIDS,
+        "network_mode": "none",
+        "log_config": LogConfig(type="none"),
+    }

@@ -1,0 +1,165 @@
+"""The pool of sandboxes: lends each to one container at a time, and makes as many as are missed."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Coroutine, Hashable
+from typing import Protocol
+
+import structlog
+
+from skybridge_server.errors import SkybridgeError
+from skybridge_server.runtimes.docker_engine.sandbox import Condition, Sandbox
+
+IDLE_SECONDS = 300
+"""After this a sandbox that nobody needed goes."""
+REST_SECONDS = 10
+"""Before the next try after a sandbox could not be made."""
+CLOSE_SECONDS = 5
+KNOWN_PROGRAMS = 1000
+
+log = structlog.get_logger(__name__)
+
+
+class Maker(Protocol):
+    """Makes and removes what the pool lends; both may raise SkybridgeError."""
+
+    async def make(self, name: str) -> Sandbox: ...
+
+    async def remove(self, sandbox: Sandbox) -> None: ...
+
+
+class Sandboxes:
+    """At most `maximum` sandboxes, made in the background, one after the other, when missed."""
+
+    def __init__(self, maker: Maker, maximum: int) -> None:
+        self._maker = maker
+        self._maximum = maximum
+        self._names: set[str] = set()
+        self._idle: dict[Sandbox, asyncio.TimerHandle] = {}  # the last one was idle last
+        self._lent: dict[Sandbox, Hashable] = {}
+        self._avoiding: dict[Hashable, None] = {}
+        self._missing = 0
+        self._making: asyncio.Task[None] | None = None
+        self._resting_until = 0.0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    def __contains__(self, name: str) -> bool:
+        """Tell whether a container of this name is one of these sandboxes."""
+        return name in self._names
+
+    def lend(self, program: Hashable) -> Sandbox | None:
+        """Lend a sandbox to a container that runs this program; None: do without this time."""
+        if self._closed or program in self._avoiding:
+            return None
+        if not self._idle:
+            self._miss()
+            return None
+        sandbox, timer = self._idle.popitem()
+        timer.cancel()
+        self._lent[sandbox] = program
+        return sandbox
+
+    def give_back(self, sandbox: Sandbox) -> None:
+        """Take back a sandbox none of whose container's processes is left."""
+        if sandbox in self._lent:  # else it was lost in the meantime
+            self._spawn(self._take_back(sandbox))
+
+    def discard(self, sandbox: Sandbox) -> None:
+        """Take back a sandbox that nobody may use any more."""
+        if sandbox in self._idle:
+            self._idle.pop(sandbox).cancel()
+        elif sandbox in self._lent:
+            del self._lent[sandbox]
+        else:
+            return  # it is on its way out
+        self._spawn(self._remove(sandbox))
+
+    def avoid(self, sandbox: Sandbox) -> None:
+        """Lend none again to who has this one: it leaves traces, or does not start in it."""
+        self._avoiding[self._lent.get(sandbox)] = None
+        if len(self._avoiding) > KNOWN_PROGRAMS:
+            del self._avoiding[next(iter(self._avoiding))]
+
+    async def close(self) -> None:
+        """Remove all, as far as that can be done within 5 s; what is left ends by itself."""
+        self._closed = True
+        for sandbox in (*self._idle, *self._lent):
+            self.discard(sandbox)
+        tasks = {*self._tasks}
+        if self._making:
+            self._making.cancel()
+            tasks.add(self._making)
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=CLOSE_SECONDS)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    # -- making them ----------------------------------------------------------------------------
+
+    def _miss(self) -> None:
+        """Make one more in the background, unless there are enough."""
+        resting = asyncio.get_running_loop().time() < self._resting_until
+        if resting or len(self._names) + self._missing >= self._maximum:
+            return
+        self._missing += 1
+        if self._making is None or self._making.done():
+            self._making = asyncio.create_task(self._make_missing())
+
+    async def _make_missing(self) -> None:
+        while self._missing > 0:
+            self._missing -= 1
+            await self._make()
+
+    async def _make(self) -> None:
+        name = f"skybridge-sandbox-{uuid.uuid4().hex}"
+        self._names.add(name)
+        try:
+            sandbox = await self._maker.make(name)
+        except SkybridgeError as error:
+            log.warning("no network sandbox made", detail=error.message)
+            self._rest(name)
+        except Exception:
+            log.exception("making a network sandbox broke")
+            self._rest(name)
+        else:
+            sandbox.on_end(lambda: self.discard(sandbox))
+            self._shelve(sandbox)
+
+    def _rest(self, name: str) -> None:
+        self._names.discard(name)
+        self._missing = 0
+        self._resting_until = asyncio.get_running_loop().time() + REST_SECONDS
+
+    # -- what becomes of them -------------------------------------------------------------------
+
+    def _shelve(self, sandbox: Sandbox) -> None:
+        loop = asyncio.get_running_loop()
+        self._idle[sandbox] = loop.call_later(IDLE_SECONDS, self.discard, sandbox)
+
+    async def _take_back(self, sandbox: Sandbox) -> None:
+        condition = await sandbox.look()
+        if sandbox in self._lent:  # else it was discarded meanwhile
+            if condition is Condition.UNTOUCHED:
+                del self._lent[sandbox]
+                self._shelve(sandbox)
+                return
+            if condition is Condition.TOUCHED:
+                self.avoid(sandbox)
+            self.discard(sandbox)
+
+    async def _remove(self, sandbox: Sandbox) -> None:
+        try:
+            await self._maker.remove(sandbox)
+        except SkybridgeError as error:
+            log.warning("network sandbox not removed", detail=error.message)
+        finally:
+            self._names.discard(sandbox.name)  # from now on it is anybody's to remove
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,37 @@
+"""A runtime that keeps networks for containers which have none, as a test wants to see it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+
+from skybridge_server.runtimes.docker_engine import DockerRuntime
+from tests.support.waiting import until
+
+
+class SandboxedRuntime(DockerRuntime):
+    """A runtime whose sandboxes can be waited for, and be found at the engine by `labels`."""
+
+    def __init__(self, maximum: int, environment: Mapping[str, str] | None = None) -> None:
+        self.labels = {"skybridge.server": uuid.uuid4().hex, "skybridge.role": "sandbox"}
+        self.maximum = maximum
+        super().__init__(environment=environment, max_sandboxes=maximum, sandbox_labels=self.labels)
+
+    async def warm_up(self) -> None:
+        """Wait until it has as many sandboxes as it may, all of them idle."""
+
+        async def full() -> bool:
+            if len(self._sandboxes._names) < self.maximum:
+                self._sandboxes._miss()
+            return len(self._sandboxes._idle) == self.maximum
+
+        await until(full, f"{self.maximum} idle sandboxes")
+
+    async def rest(self) -> None:
+        """Wait until nothing goes on in the background."""
+
+        async def rests() -> bool:
+            making = self._sandboxes._making
+            return not self._sandboxes._tasks and (making is None or making.done())
+
+        await until(rests, "sandboxes to be made, taken back and removed")
