@@ -19,6 +19,7 @@ from skybridge_server.api.executions import ExecutionServicer
 from skybridge_server.api.functions import FunctionServicer
 from skybridge_server.api.metrics import MetricsServicer
 from skybridge_server.api.prometheus import MetricsPage, new_registry
+from skybridge_server.api.schedules import ScheduleServicer
 from skybridge_server.api.server import GrpcServer, Servicer
 from skybridge_server.api.system import SystemServicer
 from skybridge_server.config import Address, Addresses, Settings, SettingsError
@@ -28,9 +29,11 @@ from skybridge_server.runtimes.base import Credentials, Runtime
 from skybridge_server.runtimes.docker_engine import DockerRuntime
 from skybridge_server.services import labels
 from skybridge_server.services.acceptance import Acceptance
+from skybridge_server.services.clock import SYSTEM_CLOCK, Clock
 from skybridge_server.services.deployments import DeploymentService
 from skybridge_server.services.engines import Engines
 from skybridge_server.services.executions import ExecutionService
+from skybridge_server.services.firing import Firing
 from skybridge_server.services.functions import FunctionService
 from skybridge_server.services.housekeeping import Chore, Housekeeping
 from skybridge_server.services.logs import LogService
@@ -40,6 +43,8 @@ from skybridge_server.services.recovery import Recovery
 from skybridge_server.services.registry import Registry
 from skybridge_server.services.retention import Retention, RetentionPolicy
 from skybridge_server.services.rules import Limits
+from skybridge_server.services.scheduler import Scheduler
+from skybridge_server.services.schedules import ScheduleService
 from skybridge_server.services.slots import Slots
 from skybridge_server.services.sweeper import Sweeper
 from skybridge_server.services.system import SystemService
@@ -54,12 +59,14 @@ class Services:
     functions: FunctionService
     deployments: DeploymentService
     executions: ExecutionService
+    schedules: ScheduleService
     metrics: MetricsService
     pulled_images: PulledImages
     system: SystemService
     registry: Registry
     recovery: Recovery
     sweeper: Sweeper
+    scheduler: Scheduler
 
 
 def runtimes(settings: Settings, server_id: str = "") -> dict[str, Runtime]:
@@ -91,6 +98,7 @@ def limits(settings: Settings, names: tuple[str, ...]) -> Limits:
         max_concurrent_executions=settings.max_concurrent_executions,
         max_queued_executions=settings.max_queued_executions,
         runtimes=names,
+        request_retention=settings.request_retention,
         allowed_images=settings.allowed_images,
         require_digest=settings.require_digest,
         allow_root=settings.allow_root,
@@ -105,8 +113,9 @@ def wire(
     bounds: Limits,
     registry_of_metrics: CollectorRegistry,
     server_id: str,
+    clock: Clock = SYSTEM_CLOCK,
 ) -> Services:
-    """Make all services over a store and engines, whichever they are."""
+    """Make all services over a store and engines, whichever they are; schedules have a `clock`."""
     slots = Slots(bounds.max_concurrent_executions, bounds.max_queued_executions)
     telemetry = Telemetry(registry_of_metrics, slots)
     registry = Registry(repositories.executions, engines, telemetry, server_id)
@@ -118,16 +127,20 @@ def wire(
     )
     functions = FunctionService(repositories, executions)
     pulled_images = PulledImages(repositories.images, engines)
+    firing = Firing(repositories.requests, acceptance, executions)
+    scheduler = Scheduler(repositories.schedules, firing, bounds, clock)
     return Services(
         functions=functions,
         deployments=DeploymentService(repositories, functions, engines, pulled_images, bounds),
         executions=executions,
+        schedules=ScheduleService(repositories, firing, clock, on_change=scheduler.wake),
         metrics=MetricsService(repositories),
         pulled_images=pulled_images,
         system=SystemService(engines, slots, bounds, server_id=server_id, version=__version__),
         registry=registry,
         recovery=Recovery(repositories.executions, acceptance),
         sweeper=Sweeper(registry, engines, server_id),
+        scheduler=scheduler,
     )
 
 
@@ -156,6 +169,7 @@ def servicers(services: Services, bounds: Limits, heartbeat: timedelta) -> list[
     return [
         FunctionServicer(services.functions, services.deployments, bounds),
         ExecutionServicer(services.executions, bounds, heartbeat),
+        ScheduleServicer(services.schedules, bounds),
         MetricsServicer(services.metrics),
         SystemServicer(services.system, services.deployments, bounds),
     ]
@@ -197,12 +211,14 @@ async def serve(
         opened.push_async_exit(drain)
         engines.on_change(lambda: server.health.set_execution_serving(engines.ready))
         server.health.set_execution_serving(engines.ready)
+        opened.push_async_callback(services.scheduler.close)  # nothing new starts while it drains
         addresses = Addresses(
             grpc=await server.start(),
             metrics=_open_metrics(settings, collectors, opened),
             admin=await _open_admin(settings, opened),
             runtime=_describe(engines),
         )
+        await services.scheduler.open()
         on_ready(addresses)
         await stop.wait()
 

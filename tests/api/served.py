@@ -22,6 +22,7 @@ from skybridge.faas.v1 import (
     function_service_pb2,
     function_service_pb2_grpc,
     metrics_service_pb2_grpc,
+    schedule_service_pb2_grpc,
     system_service_pb2_grpc,
 )
 from skybridge_server.api.server import GrpcServer
@@ -47,6 +48,7 @@ class Served:
     services: Services
     functions: function_service_pb2_grpc.FunctionServiceAsyncStub
     executions: execution_service_pb2_grpc.ExecutionServiceAsyncStub
+    schedules: schedule_service_pb2_grpc.ScheduleServiceAsyncStub
     metrics: metrics_service_pb2_grpc.MetricsServiceAsyncStub
     system: system_service_pb2_grpc.SystemServiceAsyncStub
 
@@ -110,6 +112,7 @@ async def serve(limits: Limits = LIMITS) -> AsyncGenerator[Served, None]:
             services,
             function_service_pb2_grpc.FunctionServiceStub(channel),
             execution_service_pb2_grpc.ExecutionServiceStub(channel),
+            schedule_service_pb2_grpc.ScheduleServiceStub(channel),
             metrics_service_pb2_grpc.MetricsServiceStub(channel),
             system_service_pb2_grpc.SystemServiceStub(channel),
         )

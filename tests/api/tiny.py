@@ -16,6 +16,7 @@ from skybridge.faas.v1 import (
     execution_service_pb2_grpc,
     function_service_pb2_grpc,
     metrics_service_pb2_grpc,
+    schedule_service_pb2_grpc,
     system_service_pb2_grpc,
 )
 from skybridge.faas.v1 import system_service_pb2 as pb
@@ -26,6 +27,7 @@ SERVICES = (
     "skybridge.faas.v1.ExecutionService",
     "skybridge.faas.v1.FunctionService",
     "skybridge.faas.v1.MetricsService",
+    "skybridge.faas.v1.ScheduleService",
     "skybridge.faas.v1.SystemService",
 )
 LOOPBACK = Address("127.0.0.1", 0)
@@ -94,8 +96,9 @@ def servicers(script: Script) -> list[Any]:
         TinySystem,
         function_service_pb2_grpc.FunctionServiceServicer,
         metrics_service_pb2_grpc.MetricsServiceServicer,
+        schedule_service_pb2_grpc.ScheduleServiceServicer,
     ]
-    return [tiny[0](script), tiny[1](script), tiny[2](), tiny[3]()]
+    return [tiny[0](script), tiny[1](script), tiny[2](), tiny[3](), tiny[4]()]
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.docker
 
 FUNCTIONS = "skybridge.faas.v1.FunctionService"
 EXECUTIONS = "skybridge.faas.v1.ExecutionService"
+SCHEDULES = "skybridge.faas.v1.ScheduleService"
 METRICS = "skybridge.faas.v1.MetricsService"
 SYSTEM = "skybridge.faas.v1.SystemService"
 HEALTH = "grpc.health.v1.Health"
@@ -140,6 +141,7 @@ def test_calls_every_rpc(grpcurl: Grpcurl, image: str) -> None:
     name = new_id()
     manage(grpcurl, name)
     ended = execute(grpcurl, name)
+    schedule(grpcurl, name)
     stop_and_remove(grpcurl, name, ended)
     look_around(grpcurl, name, image)
     (deleted,) = grpcurl.call(FUNCTIONS, "DeleteFunction", {"name": name, "force": True})
@@ -213,6 +215,29 @@ def execute(grpcurl: Grpcurl, name: str) -> str:
     return ended
 
 
+def schedule(grpcurl: Grpcurl, name: str) -> None:
+    full = f"namespaces/default/schedules/{name}"
+    request = {"schedule_id": name, "schedule": {"function": name, "cron": "30 4 * * MON"}}
+    (created,) = grpcurl.call(SCHEDULES, "CreateSchedule", request)
+    assert created["schedule"]["name"] == full
+    (updated,) = grpcurl.call(
+        SCHEDULES, "UpdateSchedule", {"schedule": {"name": name, "interval": "3600s"}}
+    )
+    assert updated["schedule"]["interval"] == "3600s"
+    (paused,) = grpcurl.call(SCHEDULES, "PauseSchedule", {"name": name})
+    assert "next_time" not in paused["schedule"]
+    (resumed,) = grpcurl.call(SCHEDULES, "ResumeSchedule", {"name": name})
+    assert resumed["schedule"]["next_time"].endswith(":00:00Z")
+    (page,) = grpcurl.call(SCHEDULES, "ListSchedules", {"filter": f'function = "{name}"'})
+    assert page["schedules"] == [resumed["schedule"]]
+    (triggered,) = grpcurl.call(SCHEDULES, "TriggerSchedule", {"name": name})
+    (waited,) = grpcurl.call(EXECUTIONS, "WaitExecution", {"name": triggered["execution"]})
+    assert waited["execution"]["labels"]["skybridge.schedule"] == name
+    (got,) = grpcurl.call(SCHEDULES, "GetSchedule", {"name": full})
+    assert got["schedule"]["last_execution"] == triggered["execution"]
+    assert grpcurl.call(SCHEDULES, "DeleteSchedule", {"name": name}) == [{}]
+
+
 def stop_and_remove(grpcurl: Grpcurl, name: str, ended: str) -> None:
     change = {"function": {"name": name, "spec": {"command": ["/bin/sh", "-c", GATED]}}}
     grpcurl.call(
@@ -240,7 +265,7 @@ def look_around(grpcurl: Grpcurl, name: str, image: str) -> None:
     (check,) = grpcurl.call(HEALTH, "Check", {"service": EXECUTIONS})
     assert check == {"status": "SERVING"}
     (listed,) = grpcurl.call(HEALTH, "List")
-    assert set(listed["statuses"]) == {"", FUNCTIONS, EXECUTIONS, METRICS, SYSTEM}
+    assert set(listed["statuses"]) == {"", FUNCTIONS, EXECUTIONS, SCHEDULES, METRICS, SYSTEM}
     assert grpcurl.watch_health() == [{"status": "SERVING"}]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -17,7 +18,7 @@ from skybridge_server.models.executions import Execution
 from skybridge_server.models.functions import Function, FunctionState, PulledImage, Revision
 from skybridge_server.models.journal import Event, Output, OutputStream, Result
 from skybridge_server.models.metrics import FunctionMetrics, LatencySummary
-from skybridge_server.models.names import ExecutionName, FunctionName, RevisionName
+from skybridge_server.models.names import ExecutionName, FunctionName, RevisionName, ScheduleName
 from skybridge_server.models.paging import (
     Cursor,
     ExecutionQuery,
@@ -25,8 +26,10 @@ from skybridge_server.models.paging import (
     LabelFilter,
     Page,
     PageRequest,
+    ScheduleQuery,
 )
 from skybridge_server.models.requests import Request
+from skybridge_server.models.schedules import Schedule
 
 T = TypeVar("T")
 
@@ -44,6 +47,8 @@ class FakeRepositories:
         self.revisions.functions = self.functions
         self.executions.functions = self.functions
         self.images = FakeImages(self.revisions)
+        self.schedules = FakeSchedules(self.requests, self.functions)
+        self.functions.schedules = self.schedules
         self._server_id = str(uuid.uuid4())
 
     async def tidy(self) -> bool:
@@ -82,6 +87,8 @@ class FakeRequests:
 
 class FakeFunctions:
     """Functions by name."""
+
+    schedules: FakeSchedules
 
     def __init__(
         self, requests: FakeRequests, revisions: FakeRevisions, executions: FakeExecutions
@@ -127,13 +134,22 @@ class FakeFunctions:
         return sorted(self.rows, key=_sort_key)
 
     async def delete(
-        self, name: FunctionName, *, expected_etag: str, request: Request | None = None
+        self,
+        name: FunctionName,
+        *,
+        expected_etag: str,
+        with_schedules: bool = False,
+        request: Request | None = None,
     ) -> None:
         self._requests.check(request)
         stored = await self.check(name, expected_etag)
         if any(execution.function_uid == stored.uid for execution in self._executions.running()):
             raise FailedPreconditionError("executions run", reason="EXECUTIONS_UNFINISHED")
+        if self.schedules.of(name) and not with_schedules:
+            raise FailedPreconditionError("schedules execute it", reason="SCHEDULES_EXIST")
         self._requests.record(request)
+        for schedule in self.schedules.of(name):
+            del self.schedules.rows[schedule.name]
         del self.rows[name]
         self._revisions.forget(name)
 
@@ -383,6 +399,101 @@ class FakeImages:
 
 def _sort_key(name: FunctionName) -> tuple[str, str]:
     return name.namespace, name.function
+
+
+class FakeSchedules:
+    """Schedules by name, and by the time at which to deal with them."""
+
+    def __init__(self, requests: FakeRequests, functions: FakeFunctions) -> None:
+        self.rows: dict[ScheduleName, Schedule] = {}
+        self._requests = requests
+        self._functions = functions
+
+    def of(self, function: FunctionName) -> Sequence[Schedule]:
+        return [schedule for schedule in self.rows.values() if schedule.spec.function == function]
+
+    async def create(self, schedule: Schedule, request: Request | None = None) -> None:
+        self._requests.check(request)
+        await self._functions.get(schedule.spec.function)
+        if schedule.name in self.rows:
+            raise AlreadyExistsError("the schedule exists already", reason="SCHEDULE_EXISTS")
+        self._requests.record(request)
+        self.rows[schedule.name] = schedule
+
+    async def get(self, name: ScheduleName) -> Schedule:
+        if name not in self.rows:
+            raise NotFoundError("schedule", str(name))
+        return self.rows[name]
+
+    async def list(self, query: ScheduleQuery, page: PageRequest) -> Page[Schedule]:
+        found = (
+            replace(schedule, spec=replace(schedule.spec, input=b""))
+            for schedule in self.rows.values()
+            if schedule.name.namespace == query.namespace
+            and query.function in {"", schedule.spec.function.function}
+            and query.paused in {None, schedule.paused}
+        )
+        return _page(found, lambda row: (row.name.schedule,), page, descending=False)
+
+    async def update(
+        self,
+        schedule: Schedule,
+        *,
+        expected_etag: str,
+        replan: bool,
+        request: Request | None = None,
+    ) -> None:
+        self._requests.check(request)
+        stored = await self._check(schedule.name, expected_etag)
+        if stored.uid != schedule.uid:
+            raise NotFoundError("schedule", str(schedule.name))
+        await self._functions.get(schedule.spec.function)
+        self._requests.record(request)
+        fields = ["spec", "paused", "etag", "update_time"]
+        fields += ["next_time", "wake_time", "state_message"] if replan else []
+        self._change(stored, schedule, *fields)
+
+    async def delete(
+        self, name: ScheduleName, *, expected_etag: str, request: Request | None = None
+    ) -> None:
+        self._requests.check(request)
+        await self._check(name, expected_etag)
+        self._requests.record(request)
+        del self.rows[name]
+
+    async def due(self, now: datetime, limit: int) -> Sequence[ScheduleName]:
+        wakes = sorted((wake, name) for wake, name in self._wakes() if wake <= now)
+        return [name for _, name in wakes[:limit]]
+
+    async def next_wake(self) -> datetime | None:
+        return min((wake for wake, _ in self._wakes()), default=None)
+
+    async def settle(self, schedule: Schedule, *, due: datetime) -> None:
+        stored = self.rows.get(schedule.name)
+        if stored is None or stored.uid != schedule.uid:
+            return
+        fields = ["state_message", "last_due_time", "last_execution"]
+        fields += ["fired_count", "skipped_count", "missed_count"]
+        fields += ["next_time", "wake_time"] if stored.next_time == due else []
+        self._change(stored, schedule, *fields)
+
+    async def note_execution(self, schedule: Schedule, execution: ExecutionName) -> None:
+        stored = self.rows.get(schedule.name)
+        if stored is not None and stored.uid == schedule.uid:
+            self.rows[schedule.name] = replace(stored, last_execution=execution)
+
+    def _wakes(self) -> Sequence[tuple[datetime, ScheduleName]]:
+        return [(row.wake_time, name) for name, row in self.rows.items() if row.wake_time]
+
+    def _change(self, stored: Schedule, changed: Schedule, *fields: str) -> None:
+        changes: dict[str, Any] = {field: getattr(changed, field) for field in fields}
+        self.rows[stored.name] = replace(stored, **changes)
+
+    async def _check(self, name: ScheduleName, etag: str) -> Schedule:
+        stored = await self.get(name)
+        if stored.etag != etag:
+            raise AbortedError("the schedule was changed")
+        return stored
 
 
 def _is_listed(execution: Execution, query: ExecutionQuery) -> bool:

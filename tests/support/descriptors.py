@@ -10,6 +10,7 @@ from skybridge.faas.v1 import (
     execution_service_pb2,
     function_service_pb2,
     metrics_service_pb2,
+    schedule_service_pb2,
     system_service_pb2,
 )
 
@@ -17,6 +18,7 @@ _FILES = (
     function_service_pb2,
     execution_service_pb2,
     metrics_service_pb2,
+    schedule_service_pb2,
     system_service_pb2,
 )
 

@@ -16,7 +16,12 @@ from typing import Any, TypeVar
 from skybridge_server.models.executions import ExecutionState
 from skybridge_server.models.functions import FunctionState
 from skybridge_server.models.names import ID_PATTERN, FunctionName
-from skybridge_server.models.paging import ExecutionQuery, FunctionQuery, LabelFilter
+from skybridge_server.models.paging import (
+    ExecutionQuery,
+    FunctionQuery,
+    LabelFilter,
+    ScheduleQuery,
+)
 from skybridge_server.services.rules import LABEL_KEY, Violations
 
 E = TypeVar("E", bound=IntEnum)
@@ -37,6 +42,7 @@ _FUNCTION_TERMS = f'state = STATE, name : "prefix", {_LABEL_TERMS}'
 _EXECUTION_TERMS = (
     f'function = "id", state = STATE, create_time >= "time", create_time < "time", {_LABEL_TERMS}'
 )
+_SCHEDULE_TERMS = 'function = "id", paused = true, paused = false'
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +82,16 @@ def execution_query(
     return ExecutionQuery(namespace, labels=labels, descending=descending, **conditions)
 
 
+def schedule_query(namespace: str, filter_: str, wrong: Violations) -> ScheduleQuery:
+    """Return the query of ListSchedules."""
+    labels, conditions = _conditions(
+        filter_, lambda term: _schedule_condition(term, namespace), wrong
+    )
+    if labels:
+        wrong.add("filter", f"allowed are: {_SCHEDULE_TERMS}")
+    return ScheduleQuery(namespace, **conditions)
+
+
 def _function_condition(term: _Term) -> tuple[str, object]:
     match term.field, term.operator, term.value:
         case "state", "=", str(value):
@@ -98,6 +114,15 @@ def _execution_condition(term: _Term, namespace: str) -> tuple[str, object]:
         case "create_time", "<", str(value):
             return "created_before", _time(value, term.position)
     raise _FilterError(term.position, f"allowed are: {_EXECUTION_TERMS}")
+
+
+def _schedule_condition(term: _Term, namespace: str) -> tuple[str, object]:
+    match term.field, term.operator, term.value:
+        case "function", "=", str(value):
+            return "function", _function_id(value, namespace, term.position)
+        case "paused", "=", "true" | "false":
+            return "paused", term.value == "true"
+    raise _FilterError(term.position, f"allowed are: {_SCHEDULE_TERMS}")
 
 
 def _conditions(

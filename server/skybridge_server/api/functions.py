@@ -78,12 +78,13 @@ class FunctionServicer(FunctionServiceServicer):
     ) -> pb.UpdateFunctionResponse:
         with Violations() as wrong:
             name = names.function(request.function.name, "function.name", wrong)
-            paths = masks.update_paths(request.update_mask.paths, request.function, wrong)
+            paths = masks.FUNCTION.paths(request.update_mask.paths, request.function, wrong)
             draft = self._changes(request.function, paths, wrong)
             key = request_key("UpdateFunction", request, request.request_id, wrong)
 
         def apply(current: Function) -> FunctionDraft:
-            return masks.merge(current, draft, paths)
+            written = FunctionDraft(current.spec, current.description, current.labels)
+            return masks.FUNCTION.merge(written, draft, paths)
 
         function = await self._functions.update(
             name, apply, etag=request.etag, key=key, validate_only=request.validate_only
@@ -187,7 +188,5 @@ class FunctionServicer(FunctionServiceServicer):
         """Return a draft of which only the fields at `paths` count, and only those are checked."""
         found = Violations()
         draft = self._draft(message, found)
-        for violation in found:
-            if masks.concerns(paths, violation.field):
-                wrong.add(violation.field, violation.description)
+        masks.FUNCTION.concerned(paths, found, wrong)
         return draft

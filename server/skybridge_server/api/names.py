@@ -15,20 +15,25 @@ from skybridge_server.models.names import (
     ExecutionName,
     FunctionName,
     RevisionName,
+    ScheduleName,
 )
 from skybridge_server.services.rules import Violations
 
 _ID = ID_PATTERN.pattern
 _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _NAMESPACE = re.compile(rf"namespaces/({_ID})")
-_FUNCTION_ID = re.compile(rf"({_ID})")
+_BARE_ID = re.compile(rf"({_ID})")
 _FUNCTION = re.compile(rf"(?:namespaces/({_ID})/functions/)?({_ID})")
 _REVISION = re.compile(rf"(?:namespaces/({_ID})/functions/)?({_ID})/revisions/([1-9][0-9]{{0,17}})")
 _EXECUTION = re.compile(rf"(?:namespaces/({_ID})/executions/)?({_UUID})")
+_SCHEDULE = re.compile(rf"(?:namespaces/({_ID})/schedules/)?({_ID})")
 _FULL_EXECUTION = re.compile(rf"namespaces/({_ID})/executions/({_UUID})")
 
 _FUNCTION_RULE = (
     f"must be namespaces/{{namespace}}/functions/{{function}} or {{function}}; each id {ID_RULE}"
+)
+_SCHEDULE_RULE = (
+    f"must be namespaces/{{namespace}}/schedules/{{schedule}} or {{schedule}}; each id {ID_RULE}"
 )
 _REVISION_RULE = (
     "must be namespaces/{namespace}/functions/{function}/revisions/{number} or"
@@ -53,13 +58,16 @@ def namespace(value: str, field: str, wrong: Violations) -> str:
 def new_function(parent: str, function_id: str, wrong: Violations) -> FunctionName:
     """Return the name of a function to create."""
     space = namespace(parent, "parent", wrong)
-    _match(_FUNCTION_ID, function_id, ID_RULE, "function_id", wrong)
+    _match(_BARE_ID, function_id, ID_RULE, "function_id", wrong)
     return FunctionName(space, function_id)
 
 
-def function(value: str, field: str, wrong: Violations) -> FunctionName:
+def function(
+    value: str, field: str, wrong: Violations, *, default: str = DEFAULT_NAMESPACE
+) -> FunctionName:
+    """Return the name of a function; a short one is of the namespace `default`."""
     match = _match(_FUNCTION, value, _FUNCTION_RULE, field, wrong)
-    return FunctionName(match[1] or DEFAULT_NAMESPACE, match[2]) if match else FunctionName("", "")
+    return FunctionName(match[1] or default, match[2]) if match else FunctionName("", "")
 
 
 def revision(value: str, field: str, wrong: Violations) -> RevisionName:
@@ -74,6 +82,18 @@ def execution(value: str, field: str, wrong: Violations) -> ExecutionName:
     return (
         ExecutionName(match[1] or DEFAULT_NAMESPACE, match[2]) if match else ExecutionName("", "")
     )
+
+
+def new_schedule(parent: str, schedule_id: str, wrong: Violations) -> ScheduleName:
+    """Return the name of a schedule to create."""
+    space = namespace(parent, "parent", wrong)
+    _match(_BARE_ID, schedule_id, ID_RULE, "schedule_id", wrong)
+    return ScheduleName(space, schedule_id)
+
+
+def schedule(value: str, field: str, wrong: Violations) -> ScheduleName:
+    match = _match(_SCHEDULE, value, _SCHEDULE_RULE, field, wrong)
+    return ScheduleName(match[1] or DEFAULT_NAMESPACE, match[2]) if match else ScheduleName("", "")
 
 
 def execution_or_function(

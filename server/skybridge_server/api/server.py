@@ -21,6 +21,10 @@ from skybridge.faas.v1.metrics_service_pb2_grpc import (
     MetricsServiceServicer,
     add_MetricsServiceServicer_to_server,
 )
+from skybridge.faas.v1.schedule_service_pb2_grpc import (
+    ScheduleServiceServicer,
+    add_ScheduleServiceServicer_to_server,
+)
 from skybridge.faas.v1.system_service_pb2_grpc import (
     SystemServiceServicer,
     add_SystemServiceServicer_to_server,
@@ -52,6 +56,7 @@ PACKAGE = "skybridge.faas.v1"
 Servicer = (
     FunctionServiceServicer
     | ExecutionServiceServicer
+    | ScheduleServiceServicer
     | MetricsServiceServicer
     | SystemServiceServicer
 )
@@ -102,6 +107,9 @@ def _register(server: grpc.aio.Server, servicer: Servicer) -> str:
         case ExecutionServiceServicer():
             add_ExecutionServiceServicer_to_server(servicer, server)
             return f"{PACKAGE}.ExecutionService"
+        case ScheduleServiceServicer():
+            add_ScheduleServiceServicer_to_server(servicer, server)
+            return f"{PACKAGE}.ScheduleService"
         case MetricsServiceServicer():
             add_MetricsServiceServicer_to_server(servicer, server)
             return f"{PACKAGE}.MetricsService"

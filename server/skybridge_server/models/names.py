@@ -52,6 +52,17 @@ class ExecutionName:
         return f"namespaces/{self.namespace}/executions/{self.execution}"
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class ScheduleName:
+    """Name of a schedule."""
+
+    namespace: str
+    schedule: str
+
+    def __str__(self) -> str:
+        return f"namespaces/{self.namespace}/schedules/{self.schedule}"
+
+
 def new_id() -> str:
     """Return a new time-ordered UUID, version 7 (RFC 9562, section 5.7)."""
     milliseconds = time.time_ns() // 1_000_000

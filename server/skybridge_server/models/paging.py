@@ -65,3 +65,13 @@ class ExecutionQuery:
     created_from: datetime | None = None
     created_before: datetime | None = None
     descending: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleQuery:
+    """Which schedules of a namespace to list, by name."""
+
+    namespace: str
+    function: str = ""
+    """Id of the function; '' for all."""
+    paused: bool | None = None

@@ -16,9 +16,16 @@ from skybridge_server.models.executions import Execution
 from skybridge_server.models.functions import Function, PulledImage, Revision
 from skybridge_server.models.journal import Event, OutputStream
 from skybridge_server.models.metrics import FunctionMetrics
-from skybridge_server.models.names import ExecutionName, FunctionName, RevisionName
-from skybridge_server.models.paging import ExecutionQuery, FunctionQuery, Page, PageRequest
+from skybridge_server.models.names import ExecutionName, FunctionName, RevisionName, ScheduleName
+from skybridge_server.models.paging import (
+    ExecutionQuery,
+    FunctionQuery,
+    Page,
+    PageRequest,
+    ScheduleQuery,
+)
 from skybridge_server.models.requests import Request
+from skybridge_server.models.schedules import Schedule
 
 
 class FunctionRepository(Protocol):
@@ -47,11 +54,17 @@ class FunctionRepository(Protocol):
         ...
 
     async def delete(
-        self, name: FunctionName, *, expected_etag: str, request: Request | None = None
+        self,
+        name: FunctionName,
+        *,
+        expected_etag: str,
+        with_schedules: bool = False,
+        request: Request | None = None,
     ) -> None:
         """Delete a function and its revisions, not its executions. Errors as in update.
 
-        FailedPreconditionError (reason EXECUTIONS_UNFINISHED): executions of it have not ended.
+        FailedPreconditionError: executions of it have not ended (reason EXECUTIONS_UNFINISHED), or
+        schedules execute it and shall not go with it (reason SCHEDULES_EXIST).
         """
         ...
 
@@ -191,6 +204,72 @@ class ExecutionRepository(Protocol):
         ...
 
 
+class ScheduleRepository(Protocol):
+    """Schedules by name, and by the time at which to deal with them.
+
+    Users and the scheduler write beside each other, each other fields of a schedule. The plan,
+    `next_time` and `wake_time`, belongs to both: who changes it last must have seen it.
+    """
+
+    async def create(self, schedule: Schedule, request: Request | None = None) -> None:
+        """Store a new schedule.
+
+        NotFoundError: there is no such function. AlreadyExistsError (reason SCHEDULE_EXISTS): the
+        name is taken.
+        """
+        ...
+
+    async def get(self, name: ScheduleName) -> Schedule:
+        """Return a schedule. NotFoundError."""
+        ...
+
+    async def list(self, query: ScheduleQuery, page: PageRequest) -> Page[Schedule]:
+        """Return a page of schedules by name, without their input."""
+        ...
+
+    async def update(
+        self,
+        schedule: Schedule,
+        *,
+        expected_etag: str,
+        replan: bool,
+        request: Request | None = None,
+    ) -> None:
+        """Store what a user changed of a schedule that still has `expected_etag`.
+
+        That is `spec`, `paused`, `etag` and `update_time`; with `replan` also the plan and the
+        message. NotFoundError: there is none of this name and uid, or no such function.
+        AbortedError: it has another etag.
+        """
+        ...
+
+    async def delete(
+        self, name: ScheduleName, *, expected_etag: str, request: Request | None = None
+    ) -> None:
+        """Delete a schedule. Errors as in update."""
+        ...
+
+    async def due(self, now: datetime, limit: int) -> Sequence[ScheduleName]:
+        """Return the schedules whose `wake_time` has come, the longest waiting first."""
+        ...
+
+    async def next_wake(self) -> datetime | None:
+        """Return the earliest `wake_time`."""
+        ...
+
+    async def settle(self, schedule: Schedule, *, due: datetime) -> None:
+        """Store what became of the due time `due`, if the schedule still exists.
+
+        That is the message, what was last, the counts and, unless a user has changed it since, the
+        plan.
+        """
+        ...
+
+    async def note_execution(self, schedule: Schedule, execution: ExecutionName) -> None:
+        """Store the last execution of a schedule, if it still exists."""
+        ...
+
+
 class RequestRepository(Protocol):
     """Idempotent requests."""
 
@@ -228,6 +307,8 @@ class Repositories(Protocol):
     def revisions(self) -> RevisionRepository: ...
     @property
     def executions(self) -> ExecutionRepository: ...
+    @property
+    def schedules(self) -> ScheduleRepository: ...
     @property
     def requests(self) -> RequestRepository: ...
     @property

@@ -38,6 +38,7 @@ from skybridge_server.repositories.tables import (
     FunctionLabelRow,
     FunctionRow,
     RevisionRow,
+    ScheduleRow,
 )
 
 M = TypeVar("M", bound=Model)
@@ -112,7 +113,12 @@ class SqliteFunctions:
         await self._cache.change(function.name, self._database.write(job))
 
     async def delete(
-        self, name: FunctionName, *, expected_etag: str, request: Request | None = None
+        self,
+        name: FunctionName,
+        *,
+        expected_etag: str,
+        with_schedules: bool = False,
+        request: Request | None = None,
     ) -> None:
         def job(db: SqliteDatabase) -> None:
             record(db, request)
@@ -123,6 +129,13 @@ class SqliteFunctions:
                     f"function '{name}' has executions that have not ended: "
                     "cancel them, wait for them, or set `force`",
                     reason="EXECUTIONS_UNFINISHED",
+                    metadata={"resource": str(name)},
+                )
+            if not with_schedules and _has_schedules(db, row_id):
+                raise FailedPreconditionError(
+                    f"function '{name}' has schedules that execute it: delete them, or set `force`,"
+                    " which deletes them with it",
+                    reason="SCHEDULES_EXIST",
                     metadata={"resource": str(name)},
                 )
             FunctionRow.delete().where(FunctionRow.id == row_id).execute(db)
@@ -157,6 +170,10 @@ def check_revision(db: SqliteDatabase, function_id: int, name: RevisionName) -> 
     )
     if not found.exists(db):
         raise NotFoundError("revision", str(name))
+
+
+def _has_schedules(db: SqliteDatabase, row_id: int) -> bool:
+    return ScheduleRow.select().where(ScheduleRow.function == row_id).exists(db)
 
 
 @lru_cache(maxsize=1024)

@@ -20,6 +20,7 @@ from skybridge_server.repositories.functions import SqliteFunctions
 from skybridge_server.repositories.images import SqliteImages
 from skybridge_server.repositories.requests import SqliteRequests
 from skybridge_server.repositories.revisions import SqliteRevisions
+from skybridge_server.repositories.schedules import SqliteSchedules
 from skybridge_server.repositories.schema import migrate
 from skybridge_server.repositories.tables import MetaRow
 from skybridge_server.repositories.upkeep import tidy
@@ -34,6 +35,7 @@ class SqliteRepositories:
         self.functions = SqliteFunctions(database, cache)
         self.revisions = SqliteRevisions(database, cache)
         self.executions = SqliteExecutions(database)
+        self.schedules = SqliteSchedules(database)
         self.requests = SqliteRequests(database)
         self.images = SqliteImages(database)
 

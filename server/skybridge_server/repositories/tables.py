@@ -200,6 +200,41 @@ class EventRow(Model):
         indexes = ((("execution", "sequence"), True),)
 
 
+class ScheduleRow(Model):
+    """A schedule of a function that exists. `wake_time` is what the scheduler looks for."""
+
+    id = AutoField()
+    namespace = TextField()
+    schedule = TextField()
+    uid = TextField()
+    function = ForeignKeyField(FunctionRow, on_delete="CASCADE")
+    timeout = BigIntegerField(null=True)
+    labels = TextField()
+    cron = TextField()
+    interval = BigIntegerField(null=True)
+    time_zone = TextField()
+    overlap_policy = IntegerField()
+    catch_up_window = BigIntegerField()
+    jitter = BigIntegerField()
+    create_time = BigIntegerField()
+    update_time = BigIntegerField()
+    etag = TextField()
+    paused = BooleanField()
+    next_time = BigIntegerField(null=True)
+    wake_time = BigIntegerField(null=True, index=True)
+    state_message = TextField()
+    last_due_time = BigIntegerField(null=True)
+    last_execution = TextField(null=True)
+    fired_count = BigIntegerField()
+    skipped_count = BigIntegerField()
+    missed_count = BigIntegerField()
+    input = BlobField()
+
+    class Meta:
+        table_name = "schedules"
+        indexes = ((("namespace", "schedule"), True),)
+
+
 class RequestRow(Model):
     """An idempotent request; `answer` is a function as JSON."""
 
@@ -238,6 +273,7 @@ TABLES: tuple[type[Model], ...] = (
     ExecutionLabelRow,
     InputRow,
     EventRow,
+    ScheduleRow,
     RequestRow,
     PulledImageRow,
 )

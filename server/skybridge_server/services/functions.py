@@ -115,7 +115,7 @@ class FunctionService:
     async def delete(
         self, name: FunctionName, *, etag: str, force: bool, key: RequestKey | None
     ) -> None:
-        """Delete a function; `force` stops its executions first.
+        """Delete a function; `force` stops its executions first and deletes its schedules, too.
 
         NotFoundError, AbortedError, FailedPreconditionError.
         """
@@ -141,7 +141,10 @@ class FunctionService:
             function = await self.set_enabled(function.name, False, etag=function.etag, key=None)
             await self._executions.cancel_all(function.uid)
         await self._functions.delete(
-            function.name, expected_etag=function.etag, request=idempotency.record(key)
+            function.name,
+            expected_etag=function.etag,
+            with_schedules=force,
+            request=idempotency.record(key),
         )
 
     async def change(

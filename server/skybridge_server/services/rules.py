@@ -71,6 +71,8 @@ class Limits:
     runtimes: tuple[str, ...]
     """Names of the runtimes; the first is the one of functions that ask for none."""
     max_input_bytes: int = 3 * MIB
+    request_retention: timedelta = _DAY
+    """How long a request id is remembered, and so how late a due time may fire."""
     allowed_images: tuple[str, ...] = ()
     """Patterns, see `images.refusal`; empty allows every image."""
     require_digest: bool = False
@@ -378,4 +380,4 @@ def _is_text(data: bytes) -> bool:
 
 
 def _text(duration: timedelta) -> str:
-    return f"{duration.total_seconds():g} s"
+    return f"{duration.total_seconds():.6f}".rstrip("0").rstrip(".") + " s"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,13 +13,11 @@ from skybridge_server.api import masks
 from skybridge_server.api.convert.functions import draft_from_proto
 from skybridge_server.models.functions import (
     MIB,
-    Function,
     FunctionSpec,
     Resources,
     Scaling,
     Timeouts,
 )
-from skybridge_server.models.names import FunctionName
 from skybridge_server.services.requests import FunctionDraft
 from skybridge_server.services.rules import Violations
 
@@ -32,15 +30,6 @@ SPEC = FunctionSpec(
     scaling=Scaling(max_queue_depth=5),
     runtime="docker",
 )
-FUNCTION = Function(
-    name=FunctionName("default", "hello"),
-    uid="u",
-    spec=SPEC,
-    create_time=datetime(2026, 1, 31, tzinfo=UTC),
-    update_time=datetime(2026, 1, 31, tzinfo=UTC),
-    description="old",
-    labels={"a": "b"},
-)
 OLD = FunctionDraft(SPEC, "old", {"a": "b"})
 
 
@@ -51,9 +40,9 @@ def function(**fields: Any) -> pb.Function:
 
 def update(mask: list[str], message: pb.Function) -> FunctionDraft:
     with Violations() as wrong:
-        paths = masks.update_paths(mask, message, wrong)
+        paths = masks.FUNCTION.paths(mask, message, wrong)
         draft = draft_from_proto(message, DEFAULTS, wrong)
-    return masks.merge(FUNCTION, draft, paths)
+    return masks.FUNCTION.merge(OLD, draft, paths)
 
 
 def test_a_path_changes_its_field_alone() -> None:
@@ -140,7 +129,7 @@ def test_no_mask_means_the_fields_that_are_set() -> None:
 )
 def test_wrong_masks(mask: list[str], says: str) -> None:
     wrong = Violations()
-    masks.update_paths(mask, function(), wrong)
+    masks.FUNCTION.paths(mask, function(), wrong)
     (violation,) = wrong
     assert violation.field == "update_mask"
     assert says in violation.description
@@ -149,7 +138,7 @@ def test_wrong_masks(mask: list[str], says: str) -> None:
 
 def test_all_wrong_paths_are_named() -> None:
     wrong = Violations()
-    masks.update_paths(["uid", "spec.image", "nonsense"], function(), wrong)
+    masks.FUNCTION.paths(["uid", "spec.image", "nonsense"], function(), wrong)
     assert len(list(wrong)) == 2
 
 
@@ -167,4 +156,4 @@ def test_all_wrong_paths_are_named() -> None:
     ],
 )
 def test_which_violations_concern_an_update(path: str, field: str, expected: bool) -> None:
-    assert masks.concerns(frozenset({path}), field) is expected
+    assert masks.FUNCTION.concerns(frozenset({path}), field) is expected

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +18,7 @@ from skybridge_server.models.functions import Function, FunctionSpec
 from skybridge_server.models.journal import Event, Gap, Output, OutputStream, Result, StateChange
 from skybridge_server.models.names import ExecutionName, FunctionName
 from skybridge_server.services.active import ActiveExecution
+from skybridge_server.services.clock import Clock
 from skybridge_server.services.engines import Engines
 from skybridge_server.services.requests import ExecutionRequest, FunctionDraft, RequestKey
 from skybridge_server.services.rules import Limits
@@ -28,7 +29,19 @@ from tests.limits import LIMITS
 HELLO = FunctionName("default", "hello")
 BUSYBOX = "docker.io/library/busybox:latest"
 SERVER_ID = "server-1"
+EPOCH = datetime(2026, 1, 31, 12, tzinfo=UTC)
+"""What the clock of schedules shows when virtual time begins."""
 STORE_METHODS = ("add", "append", "events", "get", "get_input", "list")
+
+
+class VirtualClock(Clock):
+    """The virtual time as time of day; it can be set."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta(0)
+
+    def now(self) -> datetime:
+        return EPOCH + timedelta(seconds=asyncio.get_running_loop().time()) + self.ahead
 
 
 @dataclass
@@ -40,6 +53,7 @@ class World:
     engines: Engines
     services: Services
     metrics: CollectorRegistry
+    clock: VirtualClock
     disk: Gate = field(default_factory=Gate)
 
     async def create(self, name: FunctionName = HELLO, **spec: Any) -> Function:
@@ -137,8 +151,9 @@ async def _open(
     engines = Engines({"docker": runtime}, "docker")
     await engines.open()
     metrics = CollectorRegistry()
-    services = wire(repositories, engines, limits, metrics, SERVER_ID)
-    return World(repositories, runtime, engines, services, metrics, disk)
+    clock = VirtualClock()
+    services = wire(repositories, engines, limits, metrics, SERVER_ID, clock)
+    return World(repositories, runtime, engines, services, metrics, clock, disk)
 
 
 def put_behind(gate: Gate, store: object, method: str) -> None:

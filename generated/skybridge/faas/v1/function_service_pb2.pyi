@@ -323,7 +323,9 @@ class DeleteFunctionRequest(_message.Message):
     etag: _builtins.str
     """The etag that the function must still have; empty: any."""
     force: _builtins.bool
-    """Cancels waiting and running executions first."""
+    """Cancels waiting and running executions first, and deletes the schedules
+    that execute the function.
+    """
     request_id: _builtins.str
     """UUID that makes the request idempotent for 24 hours."""
     def __init__(

@@ -152,7 +152,8 @@ class FunctionServiceServicer(object):
     def DeleteFunction(self, request, context):
         """Deletes a function and its revisions. Its executions stay readable.
         Codes: INVALID_ARGUMENT, NOT_FOUND, ABORTED (stale etag),
-        FAILED_PRECONDITION (executions wait or run, and `force` is not set).
+        FAILED_PRECONDITION (executions wait or run, or schedules execute it, and
+        `force` is not set).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

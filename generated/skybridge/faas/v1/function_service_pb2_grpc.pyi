@@ -62,7 +62,8 @@ class FunctionServiceStub:
     DeleteFunction: _grpc.UnaryUnaryMultiCallable[_function_service_pb2.DeleteFunctionRequest, _function_service_pb2.DeleteFunctionResponse]
     """Deletes a function and its revisions. Its executions stay readable.
     Codes: INVALID_ARGUMENT, NOT_FOUND, ABORTED (stale etag),
-    FAILED_PRECONDITION (executions wait or run, and `force` is not set).
+    FAILED_PRECONDITION (executions wait or run, or schedules execute it, and
+    `force` is not set).
     """
     DeployFunction: _grpc.UnaryStreamMultiCallable[_function_service_pb2.DeployFunctionRequest, _function_service_pb2.DeployFunctionResponse]
     """Deploys a function: resolves the image, pulls it if the pull policy says
@@ -128,7 +129,8 @@ class FunctionServiceAsyncStub(FunctionServiceStub):
     DeleteFunction: _aio.UnaryUnaryMultiCallable[_function_service_pb2.DeleteFunctionRequest, _function_service_pb2.DeleteFunctionResponse]  # type: ignore[assignment]
     """Deletes a function and its revisions. Its executions stay readable.
     Codes: INVALID_ARGUMENT, NOT_FOUND, ABORTED (stale etag),
-    FAILED_PRECONDITION (executions wait or run, and `force` is not set).
+    FAILED_PRECONDITION (executions wait or run, or schedules execute it, and
+    `force` is not set).
     """
     DeployFunction: _aio.UnaryStreamMultiCallable[_function_service_pb2.DeployFunctionRequest, _function_service_pb2.DeployFunctionResponse]  # type: ignore[assignment]
     """Deploys a function: resolves the image, pulls it if the pull policy says
@@ -221,7 +223,8 @@ class FunctionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_function_service_pb2.DeleteFunctionResponse, _abc.Awaitable[_function_service_pb2.DeleteFunctionResponse]]:
         """Deletes a function and its revisions. Its executions stay readable.
         Codes: INVALID_ARGUMENT, NOT_FOUND, ABORTED (stale etag),
-        FAILED_PRECONDITION (executions wait or run, and `force` is not set).
+        FAILED_PRECONDITION (executions wait or run, or schedules execute it, and
+        `force` is not set).
         """
 
     @_abc_1.abstractmethod
