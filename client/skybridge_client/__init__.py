@@ -49,6 +49,7 @@ from skybridge_client.messages import (
     OutputStream,
     RegistryCredentials,
     Revision,
+    Schedule,
     Signal,
 )
 
@@ -80,6 +81,7 @@ __all__ = [
     "RegistryCredentials",
     "ResourceExhaustedError",
     "Revision",
+    "Schedule",
     "Signal",
     "SkybridgeError",
     "TlsConfig",

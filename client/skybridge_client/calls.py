@@ -1,8 +1,8 @@
 """The kinds of calls, described without doing them.
 
-functions.py, executions.py and system.py describe each rpc once: its arguments, its request
-and what of the answer is given to the caller. The sync and the async client only know how to
-perform each kind.
+functions.py, executions.py, schedules.py and system.py describe each rpc once: its arguments,
+its request and what of the answer is given to the caller. The sync and the async client only
+know how to perform each kind.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from google.protobuf.message import Message
 from skybridge.faas.v1.execution_service_pb2_grpc import ExecutionServiceStub
 from skybridge.faas.v1.function_service_pb2_grpc import FunctionServiceStub
 from skybridge.faas.v1.metrics_service_pb2_grpc import MetricsServiceStub
+from skybridge.faas.v1.schedule_service_pb2_grpc import ScheduleServiceStub
 from skybridge.faas.v1.system_service_pb2_grpc import SystemServiceStub
 
 Q = TypeVar("Q", bound=Message)
@@ -36,6 +37,7 @@ class Stubs:
     def __init__(self, channel: Any) -> None:
         self.functions = FunctionServiceStub(channel)
         self.executions = ExecutionServiceStub(channel)
+        self.schedules = ScheduleServiceStub(channel)
         self.metrics = MetricsServiceStub(channel)
         self.system = SystemServiceStub(channel)
 

@@ -15,6 +15,7 @@ from skybridge.faas.v1 import (
     execution_service_pb2,
     function_service_pb2,
     metrics_service_pb2,
+    schedule_service_pb2,
     system_service_pb2,
 )
 
@@ -138,6 +139,7 @@ def _services() -> list[ServiceDescriptor]:
         function_service_pb2,
         execution_service_pb2,
         metrics_service_pb2,
+        schedule_service_pb2,
         system_service_pb2,
     )
     return [service for file in files for service in file.DESCRIPTOR.services_by_name.values()]

@@ -11,7 +11,7 @@ import grpc
 
 from skybridge.faas.v1.execution_pb2 import ExecutionEvent
 from skybridge.faas.v1.execution_service_pb2 import Signal
-from skybridge_client import executions, functions, system
+from skybridge_client import executions, functions, schedules, system
 from skybridge_client.calls import Method, Pages, Poll, Stream, Stubs, Unary
 from skybridge_client.channel import TlsConfig, options, resolve_address, resolve_tls
 from skybridge_client.errors import SkybridgeError, from_rpc_error
@@ -146,6 +146,15 @@ class Client:
     cancel = Method(executions.cancel, _unary)
     delete_execution = Method(executions.delete_execution, _unary)
     logs = Method(executions.logs, _stream)
+
+    create_schedule = Method(schedules.create_schedule, _unary)
+    get_schedule = Method(schedules.get_schedule, _unary)
+    list_schedules = Method(schedules.list_schedules, _pages)
+    update_schedule = Method(schedules.update_schedule, _unary)
+    delete_schedule = Method(schedules.delete_schedule, _unary)
+    pause_schedule = Method(schedules.pause_schedule, _unary)
+    resume_schedule = Method(schedules.resume_schedule, _unary)
+    trigger_schedule = Method(schedules.trigger_schedule, _unary)
 
     metrics = Method(system.metrics, _unary)
     system_info = Method(system.system_info, _unary)

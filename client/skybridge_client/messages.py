@@ -55,6 +55,7 @@ from skybridge.faas.v1.metrics_service_pb2 import (
     LatencySummary,
     StateCount,
 )
+from skybridge.faas.v1.schedule_pb2 import OverlapPolicy, Schedule, ScheduleOptions
 from skybridge.faas.v1.system_service_pb2 import (
     GetSystemInfoResponse,
     Limits,
@@ -93,6 +94,7 @@ __all__ = [
     "OnDisconnect",
     "Output",
     "OutputStream",
+    "OverlapPolicy",
     "PullImageResponse",
     "PullPolicy",
     "PulledImage",
@@ -104,6 +106,8 @@ __all__ = [
     "Runtime",
     "RuntimeState",
     "Scaling",
+    "Schedule",
+    "ScheduleOptions",
     "Signal",
     "StateChange",
     "StateCount",

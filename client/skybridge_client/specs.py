@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, TypeVar
 
 from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.duration_pb2 import Duration
@@ -12,6 +12,8 @@ from google.protobuf.message import Message
 
 from skybridge.faas.v1.function_pb2 import Function
 from skybridge_client.calls import duration
+
+M = TypeVar("M", bound=Message)
 
 
 class FunctionFields(TypedDict, total=False):
@@ -78,24 +80,36 @@ PATHS: dict[str, str] = {
 
 
 def build_function(base: Function | None, fields: Mapping[str, Any]) -> Function:
-    """A Function with the fields set over a copy of `base`.
-
-    Raises TypeError for an unknown keyword and ValueError for an unknown word of an enum.
-    """
-    unknown = sorted(fields.keys() - PATHS.keys())
-    if unknown:
-        raise TypeError(f"unknown fields of a function: {', '.join(unknown)}")
-    function = Function()
-    if base is not None:
-        function.CopyFrom(base)
-    for keyword, value in fields.items():
-        _set(function, PATHS[keyword], value)
-    return function
+    """A Function with the fields set over a copy of `base`. Raises as `build`."""
+    return build(Function(), base, fields, PATHS)
 
 
 def build_mask(fields: Mapping[str, Any], more: Sequence[str] = ()) -> FieldMask:
     """A mask of the fields' paths and of `more` paths."""
-    return FieldMask(paths=[*(PATHS[keyword] for keyword in fields), *more])
+    return mask(fields, PATHS, more)
+
+
+def build(empty: M, base: M | None, fields: Mapping[str, Any], paths: Mapping[str, str]) -> M:
+    """The `empty` message with `base`, and the fields set over it at their paths.
+
+    Raises TypeError for an unknown keyword and ValueError for an unknown word of an enum.
+    """
+    unknown = sorted(fields.keys() - paths.keys())
+    if unknown:
+        noun = empty.DESCRIPTOR.name.lower()
+        raise TypeError(f"unknown fields of a {noun}: {', '.join(unknown)}")
+    if base is not None:
+        empty.CopyFrom(base)
+    for keyword, value in fields.items():
+        _set(empty, paths[keyword], value)
+    return empty
+
+
+def mask(
+    fields: Mapping[str, Any], paths: Mapping[str, str], more: Sequence[str] = ()
+) -> FieldMask:
+    """A mask of the fields' paths and of `more` paths."""
+    return FieldMask(paths=[*(paths[keyword] for keyword in fields), *more])
 
 
 def enum_value(enum: EnumDescriptor, word: str) -> int:
@@ -124,7 +138,7 @@ def _set(message: Message, path: str, value: Any) -> None:
     if isinstance(value, Mapping):
         message.ClearField(name)
         getattr(message, name).update(value)
-    elif isinstance(value, Sequence) and not isinstance(value, str):
+    elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
         message.ClearField(name)
         getattr(message, name).extend(value)
     elif field.message_type is Duration.DESCRIPTOR:

@@ -54,7 +54,9 @@ def test_grpc_repeats_reads_and_writes_with_a_request_id_and_nothing_else() -> N
     [config] = json.loads(service_config())["methodConfig"]
     assert {name["method"] for name in config["name"]} == {
         "CreateFunction",
+        "CreateSchedule",
         "DeleteFunction",
+        "DeleteSchedule",
         "DisableFunction",
         "EnableFunction",
         "ExecuteFunction",
@@ -62,14 +64,20 @@ def test_grpc_repeats_reads_and_writes_with_a_request_id_and_nothing_else() -> N
         "GetFunction",
         "GetFunctionMetrics",
         "GetRevision",
+        "GetSchedule",
         "GetSystemInfo",
         "ListExecutions",
         "ListFunctions",
         "ListRevisions",
         "ListRuntimes",
+        "ListSchedules",
+        "PauseSchedule",
+        "ResumeSchedule",
         "RollbackFunction",
         "StartExecution",
+        "TriggerSchedule",
         "UpdateFunction",
+        "UpdateSchedule",
         "WaitExecution",
     }
     policy = config["retryPolicy"]
