@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import uuid
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import docker
@@ -102,11 +102,21 @@ class OwnEngine:
                 container.remove(force=True)
             client.networks.prune()
         self.stop()
+        self._end_what_it_forgot()
         _run("ip", "link", "delete", self._bridge)
         data = str(self._folder / "data")  # stays mounted after live-restore, and after each kill
         for _ in range(Path("/proc/self/mounts").read_text().count(f" {data} ")):
             _run("umount", data)
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _end_what_it_forgot(self) -> None:
+        """End containers that it was starting when it was killed: it does not know them again."""
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(FileNotFoundError, ProcessLookupError):
+                if f"{self._folder}/exec/containerd" in (process / "cmdline").read_text():
+                    children = (process / "task" / process.name / "children").read_text()
+                    for pid in (*children.split(), process.name):
+                        os.kill(int(pid), signal.SIGKILL)
 
     def _command(self) -> list[str]:
         options = {
