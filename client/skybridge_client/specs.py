@@ -47,6 +47,9 @@ class FunctionFields(TypedDict, total=False):
     oci_runtime: str
     pull_policy: Literal["always", "if_not_present", "never"]
     runtime: str
+    execution_age: float
+    max_executions: int
+    max_revisions: int
 
 
 PATHS: dict[str, str] = {
@@ -75,6 +78,9 @@ PATHS: dict[str, str] = {
     "oci_runtime": "spec.isolation.oci_runtime",
     "pull_policy": "spec.pull_policy",
     "runtime": "spec.runtime",
+    "execution_age": "spec.retention.execution_age",
+    "max_executions": "spec.retention.executions",
+    "max_revisions": "spec.retention.revisions",
 }
 """Keyword to path in Function."""
 

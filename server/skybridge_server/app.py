@@ -23,6 +23,7 @@ from skybridge_server.api.schedules import ScheduleServicer
 from skybridge_server.api.server import GrpcServer, Servicer
 from skybridge_server.api.system import SystemServicer
 from skybridge_server.config import Address, Addresses, Settings, SettingsError
+from skybridge_server.models.functions import Retention
 from skybridge_server.repositories.base import Repositories
 from skybridge_server.repositories.store import SqliteRepositories
 from skybridge_server.runtimes.base import Credentials, Runtime
@@ -41,7 +42,7 @@ from skybridge_server.services.metrics import MetricsService
 from skybridge_server.services.pulled_images import PulledImages
 from skybridge_server.services.recovery import Recovery
 from skybridge_server.services.registry import Registry
-from skybridge_server.services.retention import Retention, RetentionPolicy
+from skybridge_server.services.retention import RetentionService
 from skybridge_server.services.rules import Limits
 from skybridge_server.services.scheduler import Scheduler
 from skybridge_server.services.schedules import ScheduleService
@@ -146,13 +147,12 @@ def wire(
 
 def chores(settings: Settings, repositories: Repositories, services: Services) -> dict[str, Chore]:
     """Return what housekeeping does, in this order."""
-    policy = RetentionPolicy(
+    most = Retention(
         execution_age=settings.execution_retention,
         executions=settings.max_executions_per_function,
         revisions=settings.max_revisions_per_function,
-        request_age=settings.request_retention,
     )
-    retention = Retention(repositories, policy)
+    retention = RetentionService(repositories, most, settings.request_retention)
     all_chores: dict[str, Chore] = {
         "forget requests": retention.forget_requests,
         "delete executions": retention.delete_executions,

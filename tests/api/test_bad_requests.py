@@ -46,6 +46,7 @@ TOO_MUCH = {
     "isolation": {"user": "root", "writable_root": True, "oci_runtime": "runsc"},
     "pull_policy": 9,
     "runtime": "no such",
+    "retention": {"execution_age": NEGATIVE, "executions": -1, "revisions": 2_000_000},
 }
 TOO_MUCH_PATHS = {
     "image",
@@ -75,6 +76,9 @@ TOO_MUCH_PATHS = {
     "isolation.oci_runtime",
     "pull_policy",
     "runtime",
+    "retention.execution_age",
+    "retention.executions",
+    "retention.revisions",
 }
 """Paths below `function.spec`, more than the 25 that an answer has room for."""
 

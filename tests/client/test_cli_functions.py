@@ -54,6 +54,7 @@ WRITTEN: dict[str, list[str]] = {
     "execution_timeout": ["--execution-timeout", "1m30.5s"],
     "shutdown_grace": ["--shutdown-grace", "0s"],
     "writable_root": ["--writable-root"],
+    "execution_age": ["--execution-age", "1h"],
 }
 
 

@@ -36,6 +36,9 @@ FIELDS: list[tuple[str, Any, Any]] = [
     ("oci_runtime", "runsc", "runsc"),
     ("pull_policy", "never", PullPolicy.PULL_POLICY_NEVER),
     ("runtime", "docker", "docker"),
+    ("execution_age", 3600, Duration(seconds=3600)),
+    ("max_executions", 7, 7),
+    ("max_revisions", 8, 8),
 ]
 
 

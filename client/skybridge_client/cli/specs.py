@@ -56,6 +56,9 @@ OPTIONS: dict[str, Any] = {
         Literal["always", "if_not_present", "never"], "--pull-policy", "When to pull the image."
     ),
     "runtime": _option(str, "--runtime", "Container engine, see `skybridge runtimes`."),
+    "execution_age": _option(float, "--execution-age", "Executions kept so long.", **_TIME),
+    "max_executions": _option(int, "--max-executions", "Executions that are kept."),
+    "max_revisions": _option(int, "--max-revisions", "Revisions that are kept."),
 }
 """An option for each keyword of FunctionFields."""
 

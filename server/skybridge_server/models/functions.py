@@ -95,6 +95,15 @@ class Isolation:
 
 
 @dataclass(frozen=True, slots=True)
+class Retention:
+    """What is kept of a function: how long after its end, and how many; 0 leaves it to others."""
+
+    execution_age: timedelta = timedelta(0)
+    executions: int = 0
+    revisions: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class FunctionSpec:
     """What a function runs and what it may use, every default filled in."""
 
@@ -111,6 +120,7 @@ class FunctionSpec:
     isolation: Isolation = Isolation()
     pull_policy: PullPolicy = PullPolicy.IF_NOT_PRESENT
     runtime: str = ""
+    retention: Retention = Retention()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import structlog
 
+from skybridge_server.errors import NotFoundError
+from skybridge_server.models.functions import Retention
 from skybridge_server.models.names import FunctionName
 from skybridge_server.repositories.base import Repositories
 
@@ -22,30 +23,20 @@ BATCH = 100
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class RetentionPolicy:
-    """What is kept of each function, and how long."""
+class RetentionService:
+    """Keeps to what the operator allows, and functions ask for."""
 
-    execution_age: timedelta
-    """Time after its end that an execution is kept."""
-    executions: int
-    revisions: int
-    request_age: timedelta
-    """Time that a request id is remembered."""
-
-
-class Retention:
-    """Keeps to a policy."""
-
-    def __init__(self, repositories: Repositories, policy: RetentionPolicy) -> None:
+    def __init__(self, repositories: Repositories, most: Retention, request_age: timedelta) -> None:
+        """Take the most that is kept of each function, and of a request id."""
         self._repositories = repositories
-        self._policy = policy
+        self._most = most
+        self._request_age = request_age
 
     async def forget_requests(self) -> None:
         """Forget old request ids."""
 
         async def step() -> int:
-            before = datetime.now(UTC) - self._policy.request_age
+            before = datetime.now(UTC) - self._request_age
             return await self._repositories.requests.prune(before, limit=BATCH)
 
         await _in_batches(step)
@@ -56,11 +47,13 @@ class Retention:
             await self._delete_executions_of(name)
 
     async def _delete_executions_of(self, name: FunctionName) -> None:
+        kept = await self._kept_of(name)
+
         async def step() -> int:
             return await self._repositories.executions.prune(
                 name,
-                ended_before=datetime.now(UTC) - self._policy.execution_age,
-                keep=self._policy.executions,
+                ended_before=datetime.now(UTC) - kept.execution_age,
+                keep=kept.executions,
                 limit=BATCH,
             )
 
@@ -73,10 +66,10 @@ class Retention:
             await self._delete_revisions_of(name)
 
     async def _delete_revisions_of(self, name: FunctionName) -> None:
+        kept = await self._kept_of(name)
+
         async def step() -> int:
-            return await self._repositories.revisions.prune(
-                name, keep=self._policy.revisions, limit=BATCH
-            )
+            return await self._repositories.revisions.prune(name, keep=kept.revisions, limit=BATCH)
 
         if count := await _in_batches(step):
             log.info("revisions deleted", function=str(name), count=count)
@@ -84,6 +77,19 @@ class Retention:
     async def give_space_back(self) -> None:
         """Erase what was deleted, and give its space back to the file system."""
         await _in_batches(self._repositories.tidy)
+
+    async def _kept_of(self, name: FunctionName) -> Retention:
+        """Return what is kept of a function, and of one that is gone."""
+        try:
+            wanted = (await self._repositories.functions.get(name)).spec.retention
+        except NotFoundError:
+            return self._most
+        most = self._most
+        return Retention(
+            execution_age=min(wanted.execution_age or most.execution_age, most.execution_age),
+            executions=min(wanted.executions or most.executions, most.executions),
+            revisions=min(wanted.revisions or most.revisions, most.revisions),
+        )
 
 
 async def _in_batches(step: Callable[[], Awaitable[int]]) -> int:

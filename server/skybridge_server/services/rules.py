@@ -23,6 +23,7 @@ from skybridge_server.models.functions import (
     InputMode,
     Isolation,
     Resources,
+    Retention,
     Scaling,
     Timeouts,
 )
@@ -153,6 +154,7 @@ def check_spec(spec: FunctionSpec, limits: Limits, wrong: Violations, prefix: st
     _check_scaling(spec.scaling, f"{prefix}.scaling", wrong)
     _check_isolation(spec.isolation, limits, f"{prefix}.isolation", wrong)
     check_runtime(spec.runtime, limits, f"{prefix}.runtime", wrong)
+    _check_retention(spec.retention, f"{prefix}.retention", wrong)
 
 
 def check_labels(labels: Mapping[str, str], field: str, wrong: Violations) -> None:
@@ -338,6 +340,17 @@ def _check_scaling(scaling: Scaling, prefix: str, wrong: Violations) -> None:
     for name, value, high in (
         ("max_concurrency", scaling.max_concurrency, 1000),
         ("max_queue_depth", scaling.max_queue_depth, 1_000_000),
+    ):
+        if not 0 <= value <= high:
+            wrong.add(f"{prefix}.{name}", f"must be between 0 and {high}, is {value}")
+
+
+def _check_retention(retention: Retention, prefix: str, wrong: Violations) -> None:
+    age = f"{prefix}.execution_age"
+    check_between(retention.execution_age, timedelta(0), 3650 * _DAY, age, wrong)
+    for name, value, high in (
+        ("executions", retention.executions, 10**9),
+        ("revisions", retention.revisions, 10**6),
     ):
         if not 0 <= value <= high:
             wrong.add(f"{prefix}.{name}", f"must be between 0 and {high}, is {value}")

@@ -28,6 +28,7 @@ from skybridge_server.models.functions import (
     Network,
     PullPolicy,
     Resources,
+    Retention,
     Revision,
     Scaling,
     Timeouts,
@@ -57,6 +58,7 @@ specs = st.builds(
     isolation=st.builds(Isolation, texts.filter(bool), st.booleans(), texts),
     pull_policy=st.sampled_from(PullPolicy),
     runtime=texts.filter(bool),
+    retention=st.builds(Retention, durations, st.integers(0, 10**9), st.integers(0, 10**6)),
 )
 
 
@@ -94,6 +96,7 @@ def test_answers_show_every_default() -> None:
         isolation=pb.Isolation(user="65532:65532"),
         pull_policy=pb.PULL_POLICY_IF_NOT_PRESENT,
         runtime="docker",
+        retention=pb.Retention(execution_age=Duration()),
     )
     assert message.scaling.HasField("max_queue_depth")
 

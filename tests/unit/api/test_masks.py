@@ -15,6 +15,7 @@ from skybridge_server.models.functions import (
     MIB,
     FunctionSpec,
     Resources,
+    Retention,
     Scaling,
     Timeouts,
 )
@@ -29,6 +30,7 @@ SPEC = FunctionSpec(
     timeouts=Timeouts(execution=timedelta(seconds=9)),
     scaling=Scaling(max_queue_depth=5),
     runtime="docker",
+    retention=Retention(executions=3),
 )
 OLD = FunctionDraft(SPEC, "old", {"a": "b"})
 
@@ -74,6 +76,7 @@ def test_what_is_unset_goes_back_to_its_default() -> None:
     assert update(["spec.resources.memory_bytes"], empty).spec.resources == Resources(pids=7)
     assert update(["spec.timeouts.execution"], empty).spec.timeouts == Timeouts()
     assert update(["spec.scaling.max_queue_depth"], empty).spec.scaling == Scaling()
+    assert update(["spec.retention.executions"], empty).spec.retention == Retention()
     assert update(["spec.runtime"], empty).spec.runtime == "docker"
 
 

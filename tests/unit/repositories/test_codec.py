@@ -112,6 +112,7 @@ def test_the_text_is_stable() -> None:
             "isolation": {"user": "65532:65532", "writable_root": False, "oci_runtime": ""},
             "pull_policy": 2,
             "runtime": "",
+            "retention": {"execution_age": 0, "executions": 0, "revisions": 0},
         },
         "create_time": 1767225600000000,
         "update_time": 1767225600000000,

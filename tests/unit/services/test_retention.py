@@ -11,17 +11,18 @@ from typing import Any
 import pytest
 
 from skybridge_server.errors import NotFoundError
+from skybridge_server.models.functions import Retention
 from skybridge_server.models.names import FunctionName
-from skybridge_server.services.retention import BATCH, Retention, RetentionPolicy
+from skybridge_server.services.retention import BATCH, RetentionService
 from tests.unit.services.world import HELLO, World, key
 
 EVER = timedelta(days=10_000)
-KEEP_ALL = RetentionPolicy(execution_age=EVER, executions=10**9, revisions=10**9, request_age=EVER)
+KEEP_ALL = Retention(execution_age=EVER, executions=10**9, revisions=10**9)
 OTHER = FunctionName("default", "other")
 
 
-def retention(world: World, **policy: Any) -> Retention:
-    return Retention(world.repositories, replace(KEEP_ALL, **policy))
+def retention(world: World, request_age: timedelta = EVER, **most: Any) -> RetentionService:
+    return RetentionService(world.repositories, replace(KEEP_ALL, **most), request_age)
 
 
 async def test_executions_are_kept_by_number_of_each_function(world: World) -> None:
@@ -53,6 +54,27 @@ async def test_revisions_are_kept_by_number(world: World) -> None:
     assert [name.number for name in world.repositories.revisions.rows] == [3, 4]
     await world.deploy()
     assert (await world.services.functions.get(HELLO)).active_revision == 5
+
+
+async def test_a_function_may_ask_for_less_but_not_for_more(world: World) -> None:
+    await world.deployed(retention=Retention(executions=1, revisions=9))
+    for _ in range(3):
+        await world.run()
+        await world.deploy()
+    service = retention(world, executions=2, revisions=2)
+    await service.delete_executions()
+    await service.delete_revisions()
+    assert len(world.repositories.executions.rows) == 1
+    assert [name.number for name in world.repositories.revisions.rows] == [3, 4]
+
+
+async def test_executions_outlive_their_function_as_long_as_others(world: World) -> None:
+    await world.deployed(retention=Retention(executions=1))
+    for _ in range(3):
+        await world.run()
+    await world.services.functions.delete(HELLO, etag="", force=False, key=None)
+    await retention(world, executions=2).delete_executions()
+    assert len(world.repositories.executions.rows) == 2
 
 
 async def test_the_way_back_leads_over_what_is_gone(world: World) -> None:

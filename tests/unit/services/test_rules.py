@@ -17,6 +17,7 @@ from skybridge_server.models.functions import (
     InputMode,
     Isolation,
     Resources,
+    Retention,
     Scaling,
     Timeouts,
 )
@@ -112,6 +113,22 @@ def test_scaling(name: str, high: int) -> None:
     for bad in (-1, high + 1):
         found = wrong_in_spec(scaling=replace(Scaling(), **{name: bad}))
         assert found == [f"spec.scaling.{name}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "high", "over"),
+    [
+        ("execution_age", timedelta(days=3650), timedelta(days=3651)),
+        ("executions", 10**9, 10**9 + 1),
+        ("revisions", 10**6, 10**6 + 1),
+    ],
+)
+def test_retention(name: str, high: Any, over: Any) -> None:
+    for right in (0 * high, high):
+        assert wrong_in_spec(retention=replace(Retention(), **{name: right})) == []
+    for bad in (-high, over):
+        found = wrong_in_spec(retention=replace(Retention(), **{name: bad}))
+        assert found == [f"spec.retention.{name}"]
 
 
 @pytest.mark.parametrize("user", ["1000", "1000:0", "65532:65532", "2147483647"])

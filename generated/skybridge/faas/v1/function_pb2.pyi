@@ -301,6 +301,7 @@ class FunctionSpec(_message.Message):
     ISOLATION_FIELD_NUMBER: _builtins.int
     PULL_POLICY_FIELD_NUMBER: _builtins.int
     RUNTIME_FIELD_NUMBER: _builtins.int
+    RETENTION_FIELD_NUMBER: _builtins.int
     image: _builtins.str
     """Required. Image reference, by tag or digest, such as `busybox:1.36` or
     `ghcr.io/acme/resize@sha256:...`; at most 512 characters.
@@ -351,6 +352,12 @@ class FunctionSpec(_message.Message):
     def isolation(self) -> Global___Isolation:
         """How the function is fenced in."""
 
+    @_builtins.property
+    def retention(self) -> Global___Retention:
+        """What is kept of the function. It follows the function, not its revisions:
+        a change needs no deployment.
+        """
+
     def __init__(
         self,
         *,
@@ -367,10 +374,11 @@ class FunctionSpec(_message.Message):
         isolation: Global___Isolation | None = ...,
         pull_policy: Global___PullPolicy.ValueType = ...,
         runtime: _builtins.str = ...,
+        retention: Global___Retention | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["contract", b"contract", "isolation", b"isolation", "resources", b"resources", "scaling", b"scaling", "timeouts", b"timeouts"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["contract", b"contract", "isolation", b"isolation", "resources", b"resources", "retention", b"retention", "scaling", b"scaling", "timeouts", b"timeouts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "command", b"command", "contract", b"contract", "env", b"env", "image", b"image", "isolation", b"isolation", "network", b"network", "pull_policy", b"pull_policy", "resources", b"resources", "runtime", b"runtime", "scaling", b"scaling", "timeouts", b"timeouts", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "command", b"command", "contract", b"contract", "env", b"env", "image", b"image", "isolation", b"isolation", "network", b"network", "pull_policy", b"pull_policy", "resources", b"resources", "retention", b"retention", "runtime", b"runtime", "scaling", b"scaling", "timeouts", b"timeouts", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -522,6 +530,46 @@ class Scaling(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_queue_depth) -> _WhichOneofReturnType__max_queue_depth | None: ...
 
 Global___Scaling: _TypeAlias = Scaling  # noqa: Y015
+
+@_typing.final
+class Retention(_message.Message):
+    """What is kept of a function, at most as much as the operator allows. Executions
+    that have not ended, and revisions that are in use, are always kept.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXECUTION_AGE_FIELD_NUMBER: _builtins.int
+    EXECUTIONS_FIELD_NUMBER: _builtins.int
+    REVISIONS_FIELD_NUMBER: _builtins.int
+    executions: _builtins.int
+    """Executions that are kept, the newest; up to 1,000,000,000. Default: 0, as
+    many as the server's FAAS_MAX_EXECUTIONS_PER_FUNCTION.
+    """
+    revisions: _builtins.int
+    """Revisions that are kept, the newest; up to 1,000,000. Default: 0, as many as
+    the server's FAAS_MAX_REVISIONS_PER_FUNCTION.
+    """
+    @_builtins.property
+    def execution_age(self) -> _duration_pb2.Duration:
+        """How long an execution is kept after its end; up to 3,650 days. Default: 0,
+        as long as the server's FAAS_EXECUTION_RETENTION.
+        """
+
+    def __init__(
+        self,
+        *,
+        execution_age: _duration_pb2.Duration | None = ...,
+        executions: _builtins.int = ...,
+        revisions: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["execution_age", b"execution_age"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution_age", b"execution_age", "executions", b"executions", "revisions", b"revisions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Retention: _TypeAlias = Retention  # noqa: Y015
 
 @_typing.final
 class Isolation(_message.Message):

@@ -15,6 +15,7 @@ from skybridge_server.models.functions import (
     FunctionSpec,
     Isolation,
     Resources,
+    Retention,
     Revision,
     Scaling,
     Timeouts,
@@ -58,6 +59,7 @@ def _spec_from_proto(
             message.pull_policy, defaults.pull_policy, f"{prefix}pull_policy", wrong
         ),
         runtime=message.runtime or defaults.runtime,
+        retention=_retention_from_proto(message.retention, defaults.retention, wrong),
     )
 
 
@@ -104,6 +106,19 @@ def _isolation_from_proto(message: pb.Isolation, default: Isolation) -> Isolatio
         user=message.user or default.user,
         writable_root=message.writable_root,
         oci_runtime=message.oci_runtime,
+    )
+
+
+def _retention_from_proto(
+    message: pb.Retention, default: Retention, wrong: Violations
+) -> Retention:
+    prefix = "function.spec.retention."
+    return Retention(
+        execution_age=duration_from_proto(
+            message, "execution_age", default.execution_age, prefix, wrong
+        ),
+        executions=message.executions,
+        revisions=message.revisions,
     )
 
 
@@ -162,6 +177,11 @@ def spec_to_proto(spec: FunctionSpec) -> pb.FunctionSpec:
         ),
         pull_policy=pb.PullPolicy.ValueType(spec.pull_policy),
         runtime=spec.runtime,
+        retention=pb.Retention(
+            execution_age=duration_to_proto(spec.retention.execution_age),
+            executions=spec.retention.executions,
+            revisions=spec.retention.revisions,
+        ),
     )
 
 
