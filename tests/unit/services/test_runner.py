@@ -267,7 +267,7 @@ async def test_a_container_that_cannot_join_what_it_was_made_for_is_made_anew(
     ended = await world.ended(name)
     assert (ended.state, ended.exit_code) == (ExecutionState.SUCCEEDED, 0)
     first, second = containers.created
-    assert first == second
+    assert replace(first, env={}) == replace(second, env={})  # the deadline moves on
     await world.idle()
     assert containers.present == {}
 
