@@ -166,3 +166,29 @@ class ContainerGoneError(NotFoundError):
 
     def __init__(self, container_id: str) -> None:
         super().__init__("container", container_id)
+
+
+# What an instance can do to us; executions turn these into a failure of the execution, and the
+# instance is retired.
+
+
+class InstanceError(UnavailableError):
+    """The instance is of no use any more."""
+
+    reason = "INSTANCE_DIED"
+
+
+class InstanceGoneError(InstanceError):
+    """The instance closed the connection, or died, before its answer was whole."""
+
+
+class InitError(InstanceError):
+    """The function's code could not be initialised: no instance of it will take calls."""
+
+    reason = "INIT_ERROR"
+
+
+class ProtocolError(InstanceError):
+    """The instance does not speak the function's contract."""
+
+    reason = "PROTOCOL_ERROR"

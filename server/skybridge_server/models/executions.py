@@ -61,6 +61,10 @@ class FailureReason(enum.IntEnum):
     CONTAINER_REMOVED = 15
     LOST = 16
     INTERNAL = 17
+    FUNCTION_ERROR = 18
+    PROTOCOL_ERROR = 19
+    INSTANCE_DIED = 20
+    INIT_ERROR = 21
 
     @property
     def state(self) -> ExecutionState:

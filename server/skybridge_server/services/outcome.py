@@ -9,6 +9,9 @@ from skybridge_server.errors import (
     ContainerGoneError,
     EntryPointError,
     ImageNotFoundError,
+    InitError,
+    InstanceError,
+    ProtocolError,
     RuntimeUnavailableError,
     SkybridgeError,
     StorageError,
@@ -25,8 +28,12 @@ _REASON_OF: tuple[tuple[type[SkybridgeError], FailureReason], ...] = (
     (EntryPointError, FailureReason.ENTRY_POINT),
     (ContainerGoneError, FailureReason.CONTAINER_REMOVED),
     (StorageError, FailureReason.INTERNAL),
+    (InitError, FailureReason.INIT_ERROR),
+    (ProtocolError, FailureReason.PROTOCOL_ERROR),
+    (InstanceError, FailureReason.INSTANCE_DIED),
 )
-"""What the engine did to us, and what that is to an execution; anything else: START_FAILED."""
+"""What an engine or an instance did to us, and what that is to an execution. The first match
+counts; anything else: START_FAILED."""
 
 
 @dataclass(frozen=True, slots=True)

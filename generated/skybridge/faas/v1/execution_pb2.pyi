@@ -111,6 +111,16 @@ class _FailureReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Failure
     """The server was restarted while the execution ran, and its end is unknown."""
     FAILURE_REASON_INTERNAL: _FailureReason.ValueType  # 17
     """A defect of the server."""
+    FAILURE_REASON_FUNCTION_ERROR: _FailureReason.ValueType  # 18
+    """The function answered that it failed: an HTTP status of 400 or more, or an
+    error of a Lambda handler. What it said with it is the output.
+    """
+    FAILURE_REASON_PROTOCOL_ERROR: _FailureReason.ValueType  # 19
+    """The instance does not speak the function's contract, or broke it."""
+    FAILURE_REASON_INSTANCE_DIED: _FailureReason.ValueType  # 20
+    """The instance died or closed the connection before its answer was whole."""
+    FAILURE_REASON_INIT_ERROR: _FailureReason.ValueType  # 21
+    """The function's code could not be initialised, so that no instance took calls."""
 
 class FailureReason(_FailureReason, metaclass=_FailureReasonEnumTypeWrapper):
     """Kinds of failure. Values may be added."""
@@ -151,6 +161,16 @@ FAILURE_REASON_LOST: FailureReason.ValueType  # 16
 """The server was restarted while the execution ran, and its end is unknown."""
 FAILURE_REASON_INTERNAL: FailureReason.ValueType  # 17
 """A defect of the server."""
+FAILURE_REASON_FUNCTION_ERROR: FailureReason.ValueType  # 18
+"""The function answered that it failed: an HTTP status of 400 or more, or an
+error of a Lambda handler. What it said with it is the output.
+"""
+FAILURE_REASON_PROTOCOL_ERROR: FailureReason.ValueType  # 19
+"""The instance does not speak the function's contract, or broke it."""
+FAILURE_REASON_INSTANCE_DIED: FailureReason.ValueType  # 20
+"""The instance died or closed the connection before its answer was whole."""
+FAILURE_REASON_INIT_ERROR: FailureReason.ValueType  # 21
+"""The function's code could not be initialised, so that no instance took calls."""
 Global___FailureReason: _TypeAlias = FailureReason  # noqa: Y015
 
 class _OutputStream:

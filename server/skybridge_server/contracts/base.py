@@ -1,0 +1,90 @@
+"""How a warm instance is spoken to: one conversation with each, whatever its contract.
+
+A conversation knows sockets and bytes. What becomes of the instance, and of the execution when
+the conversation breaks, others decide. Every method may be cancelled.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from skybridge_server.models.executions import Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One execution, as an instance is asked to do it."""
+
+    execution: str
+    """Id of the execution: ASCII without spaces, and never used twice for an instance."""
+    function: str
+    """Full name of the function."""
+    revision: int
+    input: bytes
+    content_type: str
+    """Media type of `input`; '' where the caller named none."""
+    headers: Mapping[str, str]
+    """Of the caller, passed on; those that belong to the contract are left out."""
+    deadline: datetime
+    traceparent: str
+    """W3C trace context; '' without a trace."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an instance said, once all of it has gone to the sink."""
+
+    failure: Failure | None
+    """None: the function succeeded."""
+    content_type: str
+    headers: Mapping[str, str]
+    """Names in lower case; values of a name that comes twice are joined with ', '."""
+    status: int
+    """HTTP status; 0 where the contract has none."""
+    reusable: bool
+    """Whether the instance may take another call."""
+
+
+Sink = Callable[[bytes], Awaitable[None] | None]
+"""Takes output as it arrives, in chunks of 1 byte to 64 KiB.
+
+None: go on. An awaitable: it is awaited before the next chunk, and in the meantime the instance is
+held back once 256 KiB wait. What a sink raises ends the call, and `call` raises it.
+"""
+
+Connect = Callable[[], Awaitable[socket.socket]]
+"""Gives a new connected stream socket into the instance, non-blocking; the caller closes it.
+
+OSError: nothing listens there (yet).
+"""
+
+
+class Conversation(Protocol):
+    """How an instance is spoken to.
+
+    After an error the instance is of no use any more; so is one whose call was cancelled, unless
+    the contract can tell that it has returned. Only `close` may then be called.
+    """
+
+    async def ready(self) -> None:
+        """Return once the instance takes calls; the caller bounds it by the start timeout.
+
+        InitError: the function cannot be initialised. ProtocolError: it speaks something else.
+        """
+        ...
+
+    async def call(self, call: Call, sink: Sink) -> Answer:
+        """Have an execution done; several at once, where the function allows that.
+
+        A failure of the function is an answer. ProtocolError: what came is not the protocol.
+        InstanceGoneError: the connection ended before the answer did; the engine may know why.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of all connections; calls that wait raise InstanceGoneError."""
+        ...
