@@ -217,6 +217,11 @@ def test_every_reason_is_reached() -> None:
         FailureReason.CANCELLED,
         FailureReason.DISCONNECTED,
         FailureReason.LOST,
+        # What only a warm instance can do.
+        FailureReason.FUNCTION_ERROR,
+        FailureReason.PROTOCOL_ERROR,
+        FailureReason.INSTANCE_DIED,
+        FailureReason.INIT_ERROR,
     }
     assert {case.reason for case in CASES.values() if case.reason} | elsewhere == {*FailureReason}
 
