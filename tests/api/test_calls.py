@@ -77,12 +77,20 @@ async def test_methods_that_do_not_exist_are_unimplemented(tiny: Tiny) -> None:
         assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_malformed_messages_reach_no_handler(tiny: Tiny) -> None:
-    call: Any = tiny.channel.unary_unary("/skybridge.faas.v1.SystemService/GetSystemInfo")
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call(b"\xff\xff\xff")
-    # grpc's own answer: the call fails before it reaches us.
-    assert caught.value.code() in (grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL)
+async def test_malformed_messages_are_the_callers_error(tiny: Tiny) -> None:
+    for kind, method in (
+        ("unary_unary", "skybridge.faas.v1.SystemService/GetSystemInfo"),
+        ("unary_stream", "skybridge.faas.v1.SystemService/PullImage"),
+        ("stream_stream", "skybridge.faas.v1.ExecutionService/AttachExecution"),
+    ):
+        call = getattr(tiny.channel, kind)(f"/{method}")
+        malformed = b"\xff\xff\xff"
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            answer = call(iter([malformed]) if kind == "stream_stream" else malformed)
+            await (answer if kind == "unary_unary" else answer.read())
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "must be a protobuf message" in (caught.value.details() or "")
+        assert calls(tiny.registry, method, "INVALID_ARGUMENT") == 1
     assert (await tiny.system.GetSystemInfo(pb.GetSystemInfoRequest())).version == "tiny"
 
 

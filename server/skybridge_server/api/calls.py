@@ -16,6 +16,7 @@ import structlog
 from structlog.contextvars import bind_contextvars
 
 from skybridge_server.api.errors import DETAILS_KEY, status_of
+from skybridge_server.api.malformed import all_checked, checked, lenient
 from skybridge_server.api.prometheus import CallMetrics
 
 REQUEST_ID_KEY = "x-request-id"
@@ -51,31 +52,38 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _wrap(self, method: str, handler: Handler) -> Handler:
         kind = _KINDS[handler.request_streaming, handler.response_streaming]
+        check = all_checked if handler.request_streaming else checked
         wrap = self._stream if handler.response_streaming else self._unary
         wrapped: Handler = getattr(grpc, f"{kind}_rpc_method_handler")(
-            wrap(method, getattr(handler, kind)),
-            handler.request_deserializer,
+            wrap(method, getattr(handler, kind), check),
+            handler.request_deserializer and lenient(handler.request_deserializer),
             handler.response_serializer,
         )
         return wrapped
 
     def _unary(
-        self, method: str, behaviour: Callable[[Any, Context], Awaitable[Any]]
+        self,
+        method: str,
+        behaviour: Callable[[Any, Context], Awaitable[Any]],
+        check: Callable[[Any], Any],
     ) -> Callable[[Any, Context], Awaitable[Any]]:
         async def call(request: Any, context: Context) -> Any:
             async with _Call(method, context, self._metrics):
-                return await behaviour(request, context)
+                return await behaviour(check(request), context)
 
         return call
 
     def _stream(
-        self, method: str, behaviour: Callable[[Any, Context], AsyncGenerator[Any, None]]
+        self,
+        method: str,
+        behaviour: Callable[[Any, Context], AsyncGenerator[Any, None]],
+        check: Callable[[Any], Any],
     ) -> Callable[[Any, Context], Awaitable[None]]:
         async def call(request: Any, context: Context) -> None:
             # Left to grpc, the generator of a cancelled call would end whenever it is collected.
             async with (
                 _Call(method, context, self._metrics),
-                aclosing(behaviour(request, context)) as responses,
+                aclosing(behaviour(check(request), context)) as responses,
             ):
                 async for response in responses:
                     await context.write(response)
