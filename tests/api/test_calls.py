@@ -85,8 +85,8 @@ async def test_malformed_messages_are_the_callers_error(tiny: Tiny) -> None:
     ):
         call = getattr(tiny.channel, kind)(f"/{method}")
         malformed = b"\xff\xff\xff"
+        answer = call(iter([malformed]) if kind == "stream_stream" else malformed)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            answer = call(iter([malformed]) if kind == "stream_stream" else malformed)
             await (answer if kind == "unary_unary" else answer.read())
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert "must be a protobuf message" in (caught.value.details() or "")
