@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -323,6 +324,33 @@ def test_ctrl_c_leaves_a_watched_execution_alone(server: Scripted) -> None:
     server.on("WatchExecution", *watched(output(1)), interrupt, hang)
     assert skybridge(server, "executions", "watch", NAME).code == 130
     assert server.asked("CancelExecution") == []
+
+
+def test_a_ctrl_c_that_gets_lost_in_a_call_ends_the_command_all_the_same(
+    server: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(_: ExecutionEvent) -> None:
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("skybridge_client.cli.run.show_event", lose)
+    server.on("WatchExecution", *watched(output(1)), hang)
+    before = signal.getsignal(signal.SIGINT)
+    assert skybridge(server, "executions", "watch", NAME).code == 130
+    assert signal.getsignal(signal.SIGINT) is before
+    assert len(server.asked("WatchExecution")) == 1
+
+
+def test_ctrl_c_that_is_ignored_stays_so(server: Scripted) -> None:
+    """As shells have it for what they run in the background."""
+    server.on("StreamExecution", interrupt, *streamed(output(1, b"x"), result(2)))
+    server.on("WatchExecution", interrupt, *watched(output(1, b"y"), result(2)))
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert skybridge(server, "run", "hello").stdout == b"x"
+        assert skybridge(server, "executions", "watch", NAME).stdout == b"y"
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_who_stops_reading_cancels(server: Scripted) -> None:

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Self
 import typer
 
 from skybridge_client.cli import exits, text
+from skybridge_client.cli.interrupts import on_ctrl_c
 from skybridge_client.cli.output import Format, show, show_line, write_bytes
 from skybridge_client.cli.session import Session, command, parsed, seconds
 from skybridge_client.client import Client
@@ -212,7 +213,7 @@ class _Interrupts:
 
     def __enter__(self) -> Self:
         if self._active:
-            self._before = signal.signal(signal.SIGINT, self._interrupted)
+            self._before = on_ctrl_c(self._interrupted)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -231,7 +232,9 @@ class _Interrupts:
 
     def _interrupted(self, _: int, __: FrameType | None) -> None:
         if self._wanted:
-            raise KeyboardInterrupt
+            signal.signal(signal.SIGINT, self._before)
+            signal.raise_signal(signal.SIGINT)
+            return
         self._wanted = True
         exits.say("cancelling; once more leaves at once")
         if self._execution:

@@ -16,6 +16,7 @@ import typer
 
 from skybridge_client.channel import TlsConfig, resolve_address
 from skybridge_client.cli import exits
+from skybridge_client.cli.interrupts import Interrupts
 from skybridge_client.cli.output import Format
 from skybridge_client.cli.text import parse_duration
 from skybridge_client.client import DEFAULT_TIMEOUT, Client
@@ -181,7 +182,7 @@ def command(
             settings = (context.obj or Settings()).over(**common)
             with _reported(resolve_address(settings.address)):
                 session = Session(settings)
-                with session.client:
+                with Interrupts(session.client), session.client:
                     function(session, **kwargs)
 
         run.__signature__ = _signature(function, extra)  # type: ignore[attr-defined]

@@ -161,7 +161,7 @@ class ExecutionService:
             return await self.get(name)
         waited = not active.journal.started
         active.stop(FailureReason.CANCELLED, "it was cancelled")
-        return await active.end() if waited else active.journal.snapshot()
+        return await active.end() if waited else await active.journal.latest()
 
     async def cancel_all(self, function_uid: str) -> None:
         """Stop all executions of a function, and wait until they have ended."""

@@ -54,6 +54,7 @@ class Journal:
         self, execution: Execution, repository: ExecutionRepository, output_limit: int
     ) -> None:
         self.execution = execution
+        self._shown = execution
         self._repository = repository
         self._output_limit = output_limit
         self._sequence = execution.last_sequence
@@ -75,7 +76,7 @@ class Journal:
     def open(self) -> tuple[Execution, Event]:
         """Return the execution as it is to be stored, and its first event."""
         event = self._next(StateChange(self.execution.state))
-        self.execution = self._snapshot()
+        self.execution = self._shown = self._snapshot()
         return self.execution, event
 
     def stored(self, events: Sequence[Event]) -> None:
@@ -115,6 +116,10 @@ class Journal:
         while self._unstored_bytes > UNSTORED_BYTES:
             await self._bell.wait()
 
+    def written(self, stream: OutputStream) -> int:
+        """Return how many bytes the function wrote, kept or not."""
+        return self._written[stream]
+
     def output_truncated(self, stream: OutputStream) -> bool:
         """Tell whether some of a stream passed its limit."""
         return self._written[stream] > self._output_limit
@@ -147,13 +152,25 @@ class Journal:
         self._recent_bytes = 0
         self.stored(events)
 
+    # -- reading --------------------------------------------------------------------------------
+
     def snapshot(self) -> Execution:
-        """Return the execution as a reader may see it now."""
+        """Return the execution as a reader may see it now: as it is on disk."""
         if self.execution.state.final:
             return self.execution
-        return replace(self._snapshot(), last_sequence=self._stored)
+        return replace(
+            self._shown,
+            last_sequence=self._stored,
+            stdout_bytes=self._kept[OutputStream.STDOUT],
+            stderr_bytes=self._kept[OutputStream.STDERR],
+        )
 
-    # -- reading --------------------------------------------------------------------------------
+    async def latest(self) -> Execution:
+        """Return the execution as it is now, once that is on disk or was refused."""
+        sequence = self._sequence
+        while self._stored < sequence and self._failure is None:
+            await self._bell.wait()
+        return self.snapshot()
 
     @property
     def started(self) -> bool:
@@ -230,6 +247,7 @@ class Journal:
             while self._unstored:
                 events, state = self._batch()
                 await self._repository.append(self.execution.name, events, state)
+                self._shown = state or self._shown
                 self._published(events)
         except StorageError as error:
             self._failure = error
@@ -243,15 +261,16 @@ class Journal:
                 self._bell.ring()
 
     def _batch(self) -> tuple[list[Event], Execution | None]:
-        """Take what is to be stored next; the execution's state goes with the last event."""
+        """Take what is to be stored next; the execution's state goes with the event of it."""
         size = count = 0
         while count < len(self._unstored) and size < BATCH_BYTES:
             size += _weight(self._unstored[count])
             count += 1
         events, self._unstored = self._unstored[:count], self._unstored[count:]
-        if self._unstored:
+        state = self._unstored_state
+        if state is None or state.last_sequence > events[-1].sequence:
             return events, None
-        state, self._unstored_state = self._unstored_state, None
+        self._unstored_state = None
         return events, state
 
     def _published(self, events: Sequence[Event]) -> None:

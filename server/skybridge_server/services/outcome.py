@@ -16,7 +16,7 @@ from skybridge_server.errors import (
     SkybridgeError,
     StorageError,
 )
-from skybridge_server.models.executions import Execution, ExecutionState, Failure, FailureReason
+from skybridge_server.models.executions import ExecutionState, Failure, FailureReason
 from skybridge_server.models.functions import FunctionSpec
 from skybridge_server.models.journal import GapReason
 from skybridge_server.runtimes.base import Exit
@@ -89,14 +89,14 @@ def of_lost_output(error: StorageError, gap: GapReason | None = None) -> Outcome
 
 
 def of_exit(
-    ended: Exit, execution: Execution, spec: FunctionSpec, *, log_tail: bytes, truncated: bool
+    ended: Exit, spec: FunctionSpec, *, written: int, log_tail: bytes, truncated: bool
 ) -> Outcome:
-    """Judge an execution whose process ended by itself."""
+    """Judge an execution whose process ended by itself, having `written` bytes to stdout."""
     failure = _failure(ended, spec, log_tail)
     if failure is None and truncated:
         failure = Failure(
             FailureReason.OUTPUT_LIMIT,
-            f"the function wrote {execution.stdout_bytes} bytes to stdout and only the first "
+            f"the function wrote {written} bytes to stdout and only the first "
             f"{spec.resources.output_bytes} were kept: raise spec.resources.output_bytes",
         )
     return Outcome(failure, exit_code=ended.code, oom_killed=ended.oom_killed)

@@ -85,8 +85,8 @@ class Supervisor:
             return replace(outcome.of_lost_output(error), exit_code=ended.code)
         return outcome.of_exit(
             replace(ended, oom_killed=ended.oom_killed or self.usage.oom_killed),
-            journal.snapshot(),
             self._spec,
+            written=journal.written(OutputStream.STDOUT),
             log_tail=journal.log_tail,
             truncated=journal.output_truncated(OutputStream.STDOUT),
         )

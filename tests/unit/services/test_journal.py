@@ -100,6 +100,31 @@ async def test_nothing_can_be_read_before_it_is_on_disk() -> None:
     assert event.body == Output(STDOUT, 0, b"x")
 
 
+async def test_nothing_is_shown_that_a_crash_could_take_back() -> None:
+    desk = await Desk().open()
+    desk.journal.change_state(S.STARTING)
+    await desk.journal.flush()
+    on_disk = await desk.store.get(desk.execution.name)
+    release = desk.disk.hold("append")
+    desk.journal.change_state(S.RUNNING, start_time=datetime.now(UTC))
+    await desk.journal.add_output(STDOUT, b"x")
+    latest = asyncio.create_task(desk.journal.latest())
+    await settle()
+    assert desk.journal.snapshot() == on_disk
+    assert not latest.done()
+    release.set()
+    shown = await latest
+    assert (shown.state, shown.last_sequence, shown.stdout_bytes) == (S.RUNNING, 4, 1)
+    assert shown.start_time is not None
+
+
+async def test_a_change_that_the_disk_refuses_is_never_shown() -> None:
+    desk = await Desk().running()
+    desk.disk.failures["append"] = StorageError("disk full")
+    desk.journal.change_state(S.CANCELLING)
+    assert (await desk.journal.latest()).state is S.RUNNING
+
+
 async def test_one_call_at_a_time_takes_all_that_waits() -> None:
     desk = await Desk().running()
     release = desk.disk.hold("append")
@@ -177,7 +202,7 @@ async def test_a_slow_disk_holds_the_writer_back(size: int) -> None:
     assert len(output_of(desk.events)) == (written + 1) // 2 * size
 
 
-async def test_the_store_gets_it_in_portions_and_the_state_with_the_last(
+async def test_the_store_gets_it_in_portions_and_the_state_with_its_event(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(journal_module, "BATCH_BYTES", 1000)
@@ -195,12 +220,13 @@ async def test_the_store_gets_it_in_portions_and_the_state_with_the_last(
     monkeypatch.setattr(desk.store, "append", note)
     await desk.journal.add_output(STDOUT, b"first")
     await settle()
-    for index in range(4):
+    for index in range(8):
         await desk.journal.add_output(OutputStream(1 + index % 2), b"x" * 400)
-    desk.journal.change_state(S.CANCELLING)
+        if index == 3:
+            desk.journal.change_state(S.CANCELLING)
     release.set()
     await desk.journal.flush()
-    assert (sizes, states) == ([1, 2, 2, 1], [None, None, None, S.CANCELLING])
+    assert (sizes, states) == ([1, 2, 2, 3, 2], [None, None, None, S.CANCELLING, None])
 
 
 async def test_memory_keeps_only_the_last_events() -> None:
