@@ -33,11 +33,10 @@ from skybridge_server.services.rules import Limits
 from tests.fakes.repositories import FakeRepositories
 from tests.fakes.runtime import IMAGE, FakeRuntime
 from tests.limits import LIMITS
+from tests.support.waiting import PATIENCE
 
 BUSYBOX = "docker.io/library/busybox:latest"
 HEARTBEAT = timedelta(milliseconds=50)
-PATIENCE = 20
-"""Seconds after which a call that hangs is given up."""
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from grpc import StatusCode
 from skybridge.faas.v1 import execution_pb2
 from skybridge.faas.v1 import execution_service_pb2 as pb
 from skybridge_server.models.names import ExecutionName
-from tests.api.served import PATIENCE, Served, refusal, serve
+from tests.api.served import Served, refusal, serve
 from tests.fakes.runtime import FakeProcess, echo, sleep
+from tests.support.waiting import PATIENCE
 
 START = pb.AttachExecutionRequest(start=pb.AttachStart(function="hello"))
 

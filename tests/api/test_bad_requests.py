@@ -16,7 +16,8 @@ from skybridge.faas.v1 import function_pb2
 from skybridge.faas.v1 import function_service_pb2 as functions
 from skybridge.faas.v1 import metrics_service_pb2 as metrics
 from skybridge.faas.v1 import system_service_pb2 as system
-from tests.api.served import PATIENCE, Served, all_of, refusal
+from tests.api.served import Served, all_of, refusal
+from tests.support.waiting import PATIENCE
 
 MIB = 1 << 20
 LONG = Duration(seconds=2**63 - 1)

@@ -18,8 +18,7 @@ from skybridge_server.api.calls import CallInterceptor
 from skybridge_server.api.prometheus import CallMetrics
 from skybridge_server.errors import AbortedError, NotFoundError
 from tests.api.tiny import Tiny
-
-PATIENCE = 10
+from tests.support.waiting import PATIENCE
 
 
 def calls(registry: CollectorRegistry, method: str, status: str) -> float | None:

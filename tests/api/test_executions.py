@@ -19,8 +19,9 @@ from skybridge.faas.v1 import execution_service_pb2 as pb
 from skybridge_server.models.journal import OutputStream
 from skybridge_server.models.names import ExecutionName, FunctionName
 from skybridge_server.services.requests import ExecutionRequest
-from tests.api.served import PATIENCE, Served, all_of, refusal, serve
+from tests.api.served import Served, all_of, refusal, serve
 from tests.fakes.runtime import FakeProcess, echo, says, sleep
+from tests.support.waiting import PATIENCE
 
 IMPATIENT = {"image": "busybox", "timeouts": {"shutdown_grace": {}}}
 HELLO = "namespaces/default/functions/hello"

@@ -14,9 +14,10 @@ from grpc import StatusCode
 from skybridge.faas.v1 import function_pb2
 from skybridge.faas.v1 import function_service_pb2 as pb
 from skybridge_server.runtimes.base import Credentials
-from tests.api.served import PATIENCE, Served, all_of, refusal, serve
+from tests.api.served import Served, all_of, refusal, serve
 from tests.fakes.runtime import IMAGE
 from tests.limits import LIMITS
+from tests.support.waiting import PATIENCE
 
 HELLO = "namespaces/default/functions/hello"
 

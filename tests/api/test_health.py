@@ -12,8 +12,8 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from skybridge_server.api.descriptors import health_list_messages
 from tests.api.tiny import SERVICES, Tiny
+from tests.support.waiting import PATIENCE
 
-PATIENCE = 10
 SERVING, NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING
 EXECUTIONS = "skybridge.faas.v1.ExecutionService"
 FUNCTIONS = "skybridge.faas.v1.FunctionService"

@@ -9,8 +9,9 @@ from grpc import StatusCode
 
 from skybridge.faas.v1 import execution_pb2
 from skybridge.faas.v1 import metrics_service_pb2 as pb
-from tests.api.served import PATIENCE, Served, refusal
+from tests.api.served import Served, refusal
 from tests.fakes.runtime import says
+from tests.support.waiting import PATIENCE
 
 
 async def metrics(served: Served, name: str = "hello", **fields: Duration) -> pb.FunctionMetrics:

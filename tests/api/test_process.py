@@ -18,7 +18,8 @@ from typing import Any
 import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
-PATIENCE = 60
+from tests.support.waiting import PATIENCE
+
 GRPC_ADDRESS = re.compile(r"grpc\W+(127\.0\.0\.1:\d+)")
 
 

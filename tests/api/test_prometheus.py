@@ -14,11 +14,12 @@ from skybridge.faas.v1 import system_service_pb2 as pb
 from skybridge_server.api.prometheus import MetricsPage, new_registry
 from skybridge_server.config import Address, SettingsError
 from tests.api.tiny import LOOPBACK, Tiny
+from tests.support.waiting import PATIENCE
 
 
 async def fetch(address: Address) -> str:
     def get() -> str:
-        with urlopen(f"http://{address}/metrics", timeout=10) as page:
+        with urlopen(f"http://{address}/metrics", timeout=PATIENCE) as page:
             return str(page.read().decode())
 
     return await asyncio.to_thread(get)
@@ -57,7 +58,7 @@ async def test_stop_leaves_nothing_behind() -> None:
         thread for thread in threading.enumerate() if thread.name.startswith("asyncio_")
     }
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection((address.host, address.port), timeout=10)
+        socket.create_connection((address.host, address.port), timeout=PATIENCE)
 
 
 async def test_a_port_in_use_is_one_clear_line() -> None:

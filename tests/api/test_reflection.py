@@ -12,6 +12,7 @@ import pytest
 
 from skybridge_server.errors import FieldViolation, InvalidArgumentError
 from tests.api.tiny import SERVICES, Tiny
+from tests.support.waiting import PATIENCE
 
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 STANDARD = (
@@ -37,7 +38,7 @@ async def run(program: str, *arguments: str) -> Ran:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         out, err = await process.communicate()
     return Ran(process.returncode or 0, out.decode(), err.decode())
 

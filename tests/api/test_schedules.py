@@ -16,9 +16,9 @@ from grpc import StatusCode
 
 from skybridge.faas.v1 import function_service_pb2, schedule_pb2
 from skybridge.faas.v1 import schedule_service_pb2 as pb
-from tests.api.served import PATIENCE, Served, refusal, serve
+from tests.api.served import Served, refusal, serve
 from tests.limits import LIMITS
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 FULL = "namespaces/default/schedules/nightly"
 HELLO = "namespaces/default/functions/hello"

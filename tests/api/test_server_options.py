@@ -17,8 +17,7 @@ from skybridge.faas.v1 import system_service_pb2 as pb
 from skybridge_server.api.server import MAX_RECEIVE_BYTES, GrpcServer
 from skybridge_server.config import Address, Settings, SettingsError
 from tests.api.tiny import Script, Tiny, servicers, tiny_server
-
-PATIENCE = 20
+from tests.support.waiting import PATIENCE
 
 
 async def why_not(address: Address) -> str:

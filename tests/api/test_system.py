@@ -13,9 +13,10 @@ from skybridge.faas.v1 import function_service_pb2 as functions_pb
 from skybridge.faas.v1 import system_service_pb2 as pb
 from skybridge_server import __version__
 from skybridge_server.runtimes.base import Credentials
-from tests.api.served import PATIENCE, Served, all_of, refusal, serve
+from tests.api.served import Served, all_of, refusal, serve
 from tests.fakes.runtime import IMAGE
 from tests.limits import LIMITS
+from tests.support.waiting import PATIENCE
 
 APP = "ghcr.io/acme/app:2"
 

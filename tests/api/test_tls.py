@@ -18,6 +18,7 @@ from skybridge.faas.v1 import system_service_pb2_grpc
 from skybridge_server.api.server import GrpcServer
 from skybridge_server.config import Address, Settings, SettingsError
 from tests.api.tiny import LOOPBACK, Script, servicers
+from tests.support.waiting import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ async def ask(address: Address, credentials: grpc.ChannelCredentials | None) -> 
     )
     async with channel:
         stub = system_service_pb2_grpc.SystemServiceStub(channel)
-        return (await stub.GetSystemInfo(pb.GetSystemInfoRequest(), timeout=20)).version
+        return (await stub.GetSystemInfo(pb.GetSystemInfoRequest(), timeout=PATIENCE)).version
 
 
 def trusting(

@@ -13,6 +13,7 @@ import trustme
 
 from skybridge_client import AsyncClient, Client, Patience
 from tests.client.scripted import Scripted, serve
+from tests.support.waiting import PATIENCE
 
 QUICK = Patience(tries=3, first_tries=3, first_pause=0.001, longest_pause=0.002)
 
@@ -35,7 +36,7 @@ def server() -> Iterator[Scripted]:
     scripted = Scripted()
     running = serve(scripted)
     yield scripted
-    running.stop(0).wait(10)
+    running.stop(0).wait(PATIENCE)
 
 
 @pytest.fixture(params=["sync", "async"])

@@ -21,6 +21,7 @@ from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2, status_pb2
 
 from skybridge_client.channel import _services
+from tests.support.waiting import PATIENCE
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ Step = Message | Abort | Callable[[Visit], Iterator[Message]]
 
 def hang(visit: Visit) -> Iterator[Message]:
     """A step that says nothing until the caller has left."""
-    visit.gone.wait(30)
+    visit.gone.wait(PATIENCE)
     yield from ()
 
 

@@ -20,6 +20,7 @@ from skybridge_client.channel import (
 )
 from tests.client.commands import skybridge
 from tests.client.scripted import CUT, Scripted, serve
+from tests.support.waiting import PATIENCE
 
 FILES = {"ca": "ca.pem", "cert": "client.pem", "key": "client.key"}
 INFO = system_service.GetSystemInfoResponse(version="1")
@@ -114,7 +115,7 @@ def secure(request: pytest.FixtureRequest, authority: Path) -> Any:
     scripted = Scripted()
     running = serve(scripted, credentials)
     yield scripted
-    running.stop(0).wait(10)
+    running.stop(0).wait(PATIENCE)
 
 
 def tls_of(authority: Path) -> TlsConfig:

@@ -29,6 +29,7 @@ from skybridge_client.messages import (
 from tests.client.commands import skybridge
 from tests.client.events import NAME, STDERR, STDOUT, output, result
 from tests.client.scripted import CUT, Abort, Scripted, Step, Visit, hang
+from tests.support.waiting import PATIENCE
 
 ID = NAME.rpartition("/")[2]
 State = ExecutionState
@@ -374,7 +375,7 @@ def test_who_stops_reading_cancels(server: Scripted) -> None:
         assert process.stderr is not None
         assert process.stdout.read(2) == b"y\n"
         process.stdout.close()
-        assert process.wait(30) == 1
+        assert process.wait(PATIENCE) == 1
         assert process.stderr.read() == b""
     assert server.asked("CancelExecution")[0].name == NAME
 
@@ -383,7 +384,7 @@ def test_the_command_reads_no_stdin_that_is_not_piped(server: Scripted) -> None:
     server.on("StreamExecution", *streamed(result(1)))
     code = "from skybridge_client.cli import main; main()"
     command = [sys.executable, "-c", code, "--address", server.address, "run", "hello"]
-    subprocess.run(command, stdin=subprocess.DEVNULL, check=True, timeout=30)
+    subprocess.run(command, stdin=subprocess.DEVNULL, check=True, timeout=PATIENCE)
     assert server.asked("StreamExecution")[0].input == b""
 
 

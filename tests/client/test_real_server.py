@@ -20,6 +20,7 @@ from skybridge_client import AsyncClient, Client, ExecutionEvent, Patience
 from tests.client.proxy import Proxy
 from tests.support.functions import BUSYBOX, new_id, output
 from tests.support.server import Server
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.docker
 
@@ -149,7 +150,7 @@ def skybridge(
     server: Server, *arguments: str, stdin: bytes = b""
 ) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
-        command(server, *arguments), input=stdin, capture_output=True, check=False, timeout=60
+        command(server, *arguments), input=stdin, capture_output=True, check=False, timeout=PATIENCE
     )
 
 
@@ -214,7 +215,7 @@ def test_ctrl_c_cancels_and_shows_the_end(server: Server) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == b"up\n"
         process.send_signal(signal.SIGINT)
-        rest, said = process.communicate(timeout=30)
+        rest, said = process.communicate(timeout=PATIENCE)
     assert (process.returncode, rest) == (130, b"bye\n")
     assert b"cancelling" in said
 

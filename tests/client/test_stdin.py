@@ -19,6 +19,7 @@ from skybridge_client.stdin import CHUNK_BYTES, KEPT_BYTES, Stdin
 from tests.client.conftest import QUICK, Call, each
 from tests.client.events import NAME, output, result
 from tests.client.scripted import CUT, Abort, Scripted, Visit, hang
+from tests.support.waiting import PATIENCE
 
 
 def ack(committed: int, sequence: int = 0, *, closed: bool = False) -> ExecutionEvent:
@@ -173,7 +174,7 @@ def test_input_waits_while_nobody_takes_it(call: Call, server: Scripted) -> None
             yield b"x" * CHUNK_BYTES
 
     def stalled(visit: Visit) -> Iterator[Message]:
-        assert full.wait(10)
+        assert full.wait(PATIENCE)
         ahead.append(len(read))
         yield from echo(container)(visit)
 
@@ -213,7 +214,7 @@ def test_an_end_of_the_execution_ends_the_reading_of_input(call: Call, server: S
 
     server.on("AttachExecution", *answers(output(1), result(2)))
     assert len(call("attach", "head", source())) == 2
-    assert stopped.wait(10)
+    assert stopped.wait(PATIENCE)
 
 
 def test_a_caller_that_leaves_ends_the_call(server: Scripted) -> None:
@@ -222,7 +223,7 @@ def test_a_caller_that_leaves_ends_the_call(server: Scripted) -> None:
         events = client.attach("cat", iter([b"a"]))
         assert next(iter(events)).sequence == 1
         del events
-        assert server.over.wait(10)
+        assert server.over.wait(PATIENCE)
 
 
 def test_attach_gives_up_like_every_stream(call: Call, server: Scripted) -> None:

@@ -16,7 +16,7 @@ import pytest
 import trustme
 
 from tests.support.ports import free_port
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 
 class OwnEngine:
@@ -147,7 +147,7 @@ class OwnEngine:
     def _end(self, how: signal.Signals) -> None:
         assert self._process
         self._process.send_signal(how)
-        self._process.wait(30)
+        self._process.wait(PATIENCE)
 
     def _issue_certificates(self) -> None:
         self._certificates.mkdir()

@@ -19,6 +19,7 @@ from skybridge_server.runtimes.base import Attachment, ContainerSpec
 from skybridge_server.runtimes.docker_engine import DockerRuntime
 from tests.contract.own_engine import OwnEngine
 from tests.contract.test_runtimes import BYTES, read_all, read_until
+from tests.support.waiting import PATIENCE
 
 # docker-py drops the socket of a connection that fails without closing it.
 DROPPED = "ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"
@@ -26,7 +27,6 @@ DROPPED = "ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableEx
 pytestmark = [pytest.mark.docker, pytest.mark.filterwarnings(DROPPED)]
 
 IMAGE = "skybridge-local/busybox"
-PATIENCE = 60.0
 
 
 @pytest.fixture(scope="module")

@@ -17,10 +17,9 @@ from skybridge_server.runtimes.base import Attachment, ContainerSpec
 from skybridge_server.runtimes.docker_engine import DockerRuntime
 from tests.contract.test_runtimes import read_until
 from tests.support.sandboxes import SandboxedRuntime
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.docker
-
-PATIENCE = 60.0
 
 
 class Engine:

@@ -33,9 +33,9 @@ from tests.fakes.runtime import (
     sleep,
 )
 from tests.support.sandboxes import SandboxedRuntime
+from tests.support.waiting import PATIENCE
 
 BUSYBOX = "skybridge-local/busybox"
-PATIENCE = 30.0
 STDOUT, STDERR = OutputStream.STDOUT, OutputStream.STDERR
 BYTES = bytes(range(256))
 

@@ -42,7 +42,7 @@ from tests.support.functions import (
 )
 from tests.support.server import Server
 from tests.support.stubs import channel
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.docker
 
@@ -69,7 +69,7 @@ async def only_execution(client: AsyncClient, function: str) -> Execution:
     """Return the one execution of a function, once it has ended."""
     listed = [e async for e in client.list_executions(filter=f'function = "{function}"')]
     assert len(listed) == 1
-    return await client.wait(listed[0].name, timeout=30)
+    return await client.wait(listed[0].name, timeout=PATIENCE)
 
 
 # -- cancelling ----------------------------------------------------------------------------------
@@ -170,7 +170,7 @@ async def test_a_deadline_that_passes_in_the_queue(client: AsyncClient) -> None:
         async for e in client.list_executions(filter=f'function = "{name}"')
         if e.name != running.name
     ]
-    (ended,) = [await client.wait(each, timeout=30) for each in hurried]
+    (ended,) = [await client.wait(each, timeout=PATIENCE) for each in hurried]
     assert told(ended) == ("TIMED_OUT", "DEADLINE")
     assert not ended.HasField("start_time")
 
@@ -324,7 +324,6 @@ def watched_crowd(docker_client: docker.DockerClient, function: str) -> Iterator
         thread.join()
 
 
-@pytest.mark.timeout(240)
 async def test_two_hundred_callers_on_a_limit_of_four(
     client: AsyncClient, docker_client: docker.DockerClient
 ) -> None:
@@ -442,7 +441,7 @@ async def test_a_reader_that_leaves_while_it_is_written_to_is_no_defect(
             StreamExecutionRequest(function=name, on_disconnect=OnDisconnect.ON_DISCONNECT_CONTINUE)
         )
         first = await stalled.read()
-        ended = await client.wait(first.event.execution, timeout=60)
+        ended = await client.wait(first.event.execution, timeout=PATIENCE)
         if leave == "call":
             stalled.cancel()
 
@@ -477,7 +476,7 @@ async def test_waiting_for_the_end_is_bounded(server: Server, client: AsyncClien
     started = await client.start(name)
 
     assert not is_final(await client.wait(started.name, timeout=0.1))
-    waiting = asyncio.create_task(client.wait(started.name, timeout=30))
+    waiting = asyncio.create_task(client.wait(started.name, timeout=PATIENCE))
     await open_gate(server, client, started.name)
 
     assert told(await waiting)[0] == "SUCCEEDED"
@@ -536,7 +535,7 @@ async def test_everyone_sees_the_same_end_of_a_race(client: AsyncClient) -> None
         watching = asyncio.create_task(collect(client.watch(started.name)))
         await reach(client, started.name, RUNNING, *FINAL)
         await client.cancel(started.name)
-        events, waited = await asyncio.gather(watching, client.wait(started.name, timeout=30))
+        events, waited = await asyncio.gather(watching, client.wait(started.name, timeout=PATIENCE))
         got = await client.get_execution(started.name)
         assert told(waited) == told(got) == told(events[-1].result.execution)
         assert got.state == events[-1].result.execution.state

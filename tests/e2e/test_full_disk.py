@@ -16,7 +16,7 @@ from skybridge_client.messages import GapReason
 from tests.e2e.conftest import Serve
 from tests.support.functions import PATIENT, State, collect, deploy, output, reach, told
 from tests.support.server import Server
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.docker
 
@@ -124,7 +124,7 @@ async def test_a_full_disk_loses_nothing_that_was_acknowledged(
 
         disk.free()
         await until(lambda: accepted(client, echo), "executions to be accepted")
-        ended = await client.wait(flood.name, timeout=60)
+        ended = await client.wait(flood.name, timeout=PATIENCE)
         assert told(ended) == ("FAILED", "INTERNAL")
         assert "disk of the database is full" in ended.failure.message
         events = await collect(client.watch(flood.name))

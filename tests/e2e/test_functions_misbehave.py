@@ -24,6 +24,7 @@ from tests.support.functions import (
     told,
 )
 from tests.support.server import Server
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.docker
 
@@ -267,7 +268,7 @@ async def test_a_kill_from_outside_is_a_signal_of_others(
 
     await asyncio.to_thread(container.kill, "SIGKILL")
 
-    ended = await client.wait(started.name, timeout=30)
+    ended = await client.wait(started.name, timeout=PATIENCE)
     assert (told(ended), ended.failure.signal) == (("FAILED", "SIGNAL"), 9)
     assert "not sent by Skybridge" in ended.failure.message
 

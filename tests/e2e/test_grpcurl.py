@@ -17,6 +17,7 @@ from tests.support.command import PROGRAMS
 from tests.support.functions import BUSYBOX, GATED, new_id
 from tests.support.registry import Registry, forget
 from tests.support.server import Server
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.docker
 
@@ -26,7 +27,6 @@ SCHEDULES = "skybridge.faas.v1.ScheduleService"
 METRICS = "skybridge.faas.v1.MetricsService"
 SYSTEM = "skybridge.faas.v1.SystemService"
 HEALTH = "grpc.health.v1.Health"
-PATIENCE = 60
 
 
 def each(text: str) -> list[Any]:

@@ -21,7 +21,7 @@ from tests.contract.own_engine import OwnEngine
 from tests.support.functions import BUSYBOX, deploy, deploy_python, new_id
 from tests.support.sandboxes import SandboxedRuntime
 from tests.support.server import Server
-from tests.support.waiting import until, wait_until
+from tests.support.waiting import PATIENCE, until, wait_until
 
 pytestmark = pytest.mark.docker
 
@@ -135,7 +135,7 @@ async def test_an_execution_outlives_its_sandbox_and_the_next_gets_another(serve
         await asyncio.to_thread(sandbox.remove, force=True)
         await asyncio.to_thread(container.exec_run, ["touch", "/tmp/go"])
 
-        ended = await client.wait(running.name, timeout=30)
+        ended = await client.wait(running.name, timeout=PATIENCE)
         assert (ended.exit_code, ended.output) == (0, b"ready\n" + KEPT)
         await until_kept(client)
         (other,) = server.sandboxes()

@@ -14,7 +14,7 @@ from tests.support.command import Ran, run
 from tests.support.documents import ROOT, commands
 from tests.support.functions import BUSYBOX, deploy, new_id, told
 from tests.support.server import Server
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.docker
 
@@ -28,7 +28,7 @@ async def executions_of(client: AsyncClient, schedule: str) -> list[Execution]:
     """Return all executions of a schedule as they ended, the oldest first."""
     label = f'labels.skybridge.schedule = "{schedule}"'
     found = client.list_executions(filter=label, order_by="create_time")
-    return [await client.wait(execution.name, timeout=60) async for execution in found]
+    return [await client.wait(execution.name, timeout=PATIENCE) async for execution in found]
 
 
 def due_time(execution: Execution) -> datetime:

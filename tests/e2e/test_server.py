@@ -37,6 +37,7 @@ from tests.support.functions import (
     told,
 )
 from tests.support.server import Server
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.docker
 
@@ -57,7 +58,7 @@ async def start_queued(client: AsyncClient) -> Execution:
 
 
 async def check_queued_ran(client: AsyncClient, name: str) -> None:
-    ended = await client.wait(name, timeout=30)
+    ended = await client.wait(name, timeout=PATIENCE)
     assert (told(ended)[0], ended.output) == ("SUCCEEDED", b"still here")
 
 
@@ -222,7 +223,7 @@ def test_callers_without_the_right_certificate_get_nowhere(serve: Serve, tmp_pat
             grpc.secure_channel(server.address, credentials) as channel,
             pytest.raises(grpc.RpcError) as caught,
         ):
-            SystemServiceStub(channel).GetSystemInfo(GetSystemInfoRequest(), timeout=30)
+            SystemServiceStub(channel).GetSystemInfo(GetSystemInfoRequest(), timeout=PATIENCE)
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     with Client(server.address, tls=known) as client:
         client.create_function("hello", image=BUSYBOX, command=["echo", "sealed"])

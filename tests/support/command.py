@@ -8,8 +8,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.waiting import PATIENCE
+
 PROGRAMS = Path(sys.executable).parent
-PATIENCE = 90
 
 
 @dataclass(frozen=True, slots=True)

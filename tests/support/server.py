@@ -17,9 +17,8 @@ import docker
 from docker.models.containers import Container
 
 from skybridge_client import Client, TlsConfig
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
-PATIENCE = 60
 ROLE = "skybridge.role"
 LOG_TAIL = 8000
 

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
-PATIENCE = 30.0
+PATIENCE = 120.0
 """Seconds after which something that must happen has not happened. Nothing measures with it."""
 PAUSE = 0.02
 

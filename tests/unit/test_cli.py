@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 from skybridge_server import __version__, doctor
 from skybridge_server.cli import EX_CONFIG, app
 from skybridge_server.doctor import Finding, Health
+from tests.support.waiting import PATIENCE
 
 
 def run(*arguments: str) -> Result:
@@ -28,7 +29,7 @@ def test_help_shows_every_command_and_examples() -> None:
 def test_version() -> None:
     assert run("--version").output == f"{__version__}\n"
     module = [sys.executable, "-m", "skybridge_server", "--version"]
-    assert subprocess.check_output(module, text=True, timeout=60) == f"{__version__}\n"
+    assert subprocess.check_output(module, text=True, timeout=PATIENCE) == f"{__version__}\n"
 
 
 def test_config_for_people(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from peewee import SqliteDatabase
 from skybridge_server.errors import NotFoundError, StorageError
 from skybridge_server.repositories import database as module
 from skybridge_server.repositories.database import Database, Job, lock_file
+from tests.support.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ class Gate:
 
     def job(self, _: SqliteDatabase) -> None:
         self._reached.set()
-        assert self._open.wait(10)
+        assert self._open.wait(PATIENCE)
 
     def open(self) -> None:
         self._open.set()

@@ -11,6 +11,7 @@ from skybridge_server.models.executions import ExecutionState
 from skybridge_server.models.journal import Output
 from skybridge_server.models.names import ExecutionName
 from skybridge_server.repositories.store import SqliteRepositories
+from tests.support.waiting import PATIENCE
 
 WRITERS = """
 import asyncio, sys
@@ -95,7 +96,7 @@ async def test_a_killed_server_loses_nothing_that_was_acknowledged(tmp_path: Pat
     assert process.stdout is not None
     acknowledged: dict[str, int] = {}
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             for _ in range(300):
                 execution, sequence = (await process.stdout.readline()).split()
                 acknowledged[execution.decode()] = int(sequence)
@@ -128,7 +129,7 @@ async def test_a_full_disk_fails_writes_until_there_is_room(tmp_path: Path) -> N
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", WRITERS + FULL, path, stdout=asyncio.subprocess.PIPE
     )
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         printed, _ = await process.communicate()
     assert process.returncode == 0
     lines = [line.split(maxsplit=2) for line in printed.decode().splitlines()]

@@ -18,6 +18,7 @@ from skybridge_server.repositories.schema import (
 )
 from skybridge_server.repositories.store import SqliteRepositories
 from skybridge_server.repositories.tables import TABLES
+from tests.support.waiting import PATIENCE
 
 EVERY_MIGRATION = sorted(file.stem for file in MIGRATIONS.glob("[0-9]*.py"))
 
@@ -93,7 +94,7 @@ def test_processes_at_once_all_succeed(path: Path) -> None:
         assert process.stdin is not None
         process.stdin.close()  # go
         process.stdin = None
-    printed = [process.communicate(timeout=60)[0].strip() for process in processes]
+    printed = [process.communicate(timeout=PATIENCE)[0].strip() for process in processes]
     assert sorted(printed) == [str(EVERY_MIGRATION), "[]", "[]", "[]"]
     assert [process.returncode for process in processes] == [0, 0, 0, 0]
 

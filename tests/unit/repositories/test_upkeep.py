@@ -18,6 +18,7 @@ from skybridge_server.models.journal import Event, Output, OutputStream
 from skybridge_server.models.names import ExecutionName, FunctionName, new_id
 from skybridge_server.repositories import retention, upkeep
 from skybridge_server.repositories.store import SqliteRepositories
+from tests.support.waiting import PATIENCE
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 HELLO = FunctionName("default", "hello")
@@ -128,7 +129,7 @@ async def test_a_file_that_cannot_shrink_is_left_alone(
     store = await SqliteRepositories.open(path)
     await add(store, chunks=8, size=64 * KIB)
     await delete_all(store)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while await store.tidy():
             pass
     assert count(path, "executions") == 0

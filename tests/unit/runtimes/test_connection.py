@@ -11,8 +11,8 @@ from skybridge_server.errors import RuntimeUnavailableError
 from skybridge_server.models.journal import OutputStream
 from skybridge_server.runtimes.docker_engine.attachment import DockerAttachment, drive
 from skybridge_server.runtimes.docker_engine.connection import CHUNK_BYTES
+from tests.support.waiting import PATIENCE
 
-PATIENCE = 10.0
 MIB = 1 << 20
 
 

@@ -10,9 +10,8 @@ import pytest
 
 from skybridge_server.errors import RuntimeUnavailableError
 from skybridge_server.runtimes.docker_engine.client import EngineClient
+from tests.support.waiting import PATIENCE
 from tests.unit.runtimes.tiny_engine import TinyEngine
-
-PATIENCE = 10.0
 
 
 @pytest.fixture

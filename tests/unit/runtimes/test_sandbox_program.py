@@ -12,6 +12,7 @@ import pytest
 
 from skybridge_server.runtimes.docker_engine.sandbox_image import layer_of
 from skybridge_server.runtimes.docker_engine.sandbox_program import END, PROGRAMS, REPORTED
+from tests.support.waiting import PATIENCE
 
 MACHINES = {"amd64": ("x86_64", 62), "arm64": ("aarch64", 183)}
 
@@ -40,7 +41,7 @@ def test_it_reports_once_for_each_byte_and_ends_with_its_input(
         input=requests,
         capture_output=True,
         check=True,
-        timeout=30,
+        timeout=PATIENCE,
     )
     assert ran.stderr == b""
     *reports, rest = ran.stdout.split(END)

@@ -9,9 +9,9 @@ from skybridge_server.errors import ContainerStartError, RuntimeUnavailableError
 from skybridge_server.runtimes.docker_engine import sandbox, sandboxes
 from skybridge_server.runtimes.docker_engine.sandbox import Condition, Sandbox
 from skybridge_server.runtimes.docker_engine.sandboxes import KNOWN_PROGRAMS, Sandboxes
+from tests.support.waiting import PATIENCE
 from tests.unit.runtimes.tiny_sandbox import TinyMaker, TinyNetwork
 
-PATIENCE = 10.0
 A, B = "program a", "program b"
 
 
