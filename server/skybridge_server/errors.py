@@ -159,6 +159,12 @@ class StaleContainerError(ContainerStartError):
     """What the container was to join is gone: remove it, and create it anew."""
 
 
+class PauseUnsupportedError(FailedPreconditionError):
+    """The engine cannot pause containers on its host."""
+
+    reason = "PAUSE_UNSUPPORTED"
+
+
 class ContainerGoneError(NotFoundError):
     """The container does not exist any more."""
 

@@ -414,7 +414,7 @@ async def test_lists_show_those_of_others_only(engine: Sandboxed) -> None:
 
 async def test_who_dies_leaves_no_sandbox(engine: Sandboxed) -> None:
     """Its connections close, as the kernel closes those of a process that is killed."""
-    (sandbox,) = engine.runtime._sandboxes._idle
+    (sandbox,) = engine.runtime.kept._idle
     await sandbox.close()
     await engine.until_gone()
 
@@ -422,7 +422,7 @@ async def test_who_dies_leaves_no_sandbox(engine: Sandboxed) -> None:
 async def test_closing_ends_what_is_lent_too(engine: Sandboxed) -> None:
     _, sandbox = await engine.create()
     assert sandbox
-    await engine.runtime._sandboxes.close()
+    await engine.runtime.kept.close()
     assert await engine.sandboxes() == []
 
 
@@ -475,7 +475,7 @@ async def test_an_engine_that_goes_away_and_comes_back(
     output, sandbox = await afar.play("echo back")
     assert output == "back\n"
     assert sandbox == ""
-    afar.runtime._sandboxes._resting_until = 0.0
+    afar.runtime.kept._resting_until = 0.0
     await afar.runtime.warm_up()
     output, sandbox = await afar.play("echo kept")
     assert output == "kept\n"
@@ -500,6 +500,6 @@ async def test_an_engine_that_goes_away_with_one_lent(own: OwnEngine, afar: Sand
     own.start()
     await containers.remove(container_id)
     await afar.runtime.rest()
-    afar.runtime._sandboxes._resting_until = 0.0
+    afar.runtime.kept._resting_until = 0.0
     await afar.runtime.warm_up()
     assert (await afar.play())[1] not in {"", sandbox}

@@ -191,6 +191,6 @@ async def test_a_sweep_spares_those_in_use() -> None:
         with leftover(server_id) as gone:
             assert await sweeper.sweep() == 1
             assert gone()
-        assert [sandbox.ended for sandbox in runtime._sandboxes._idle] == [False, False]
+        assert [sandbox.ended for sandbox in runtime.kept._idle] == [False, False]
     finally:
         await engines.close()

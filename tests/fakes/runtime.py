@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -26,8 +27,10 @@ from skybridge_server.runtimes.base import (
     EngineInfo,
     Exit,
     Image,
+    Listener,
     PullProgress,
 )
+from tests.fakes.network import FakeNetwork
 
 CHUNK_BYTES = 64 * 1024
 HELD_BACK_BYTES = 256 * 1024
@@ -88,10 +91,11 @@ class FakePipe:
 
 
 class FakeProcess:
-    """What a program sees: stdin, stdout, stderr, its container's specification, signals."""
+    """What a program sees: its streams, network, signals, and its container's specification."""
 
     def __init__(self, spec: ContainerSpec) -> None:
         self.spec = spec
+        self.network = FakeNetwork()
         self.input = FakePipe()
         self.output = FakePipe()
         self.attached = False
@@ -116,6 +120,7 @@ class FakeProcess:
             self._signals[name].set()
 
     async def end(self) -> None:
+        self.network.end()
         await self.output.close()
         await self.input.break_()
 
@@ -159,6 +164,7 @@ class FakeContainer:
     task: asyncio.Task[None] | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     exit: Exit | None = None
+    paused: bool = False
 
     @property
     def running(self) -> bool:
@@ -268,11 +274,11 @@ class FakeContainers:
 
     async def attach(self, container_id: str) -> Attachment:
         await self._gate.pass_through("attach")
-        return FakeAttachment(self._get(container_id).process)
+        return FakeAttachment(self.get(container_id).process)
 
     async def start(self, container_id: str) -> None:
         await self._gate.pass_through("start")
-        container = self._get(container_id)
+        container = self.get(container_id)
         if container.program is None:
             raise EntryPointError("the image has no such command: no such file or directory")
         container.task = asyncio.create_task(container.run(container.program))
@@ -280,15 +286,15 @@ class FakeContainers:
 
     async def wait(self, container_id: str) -> Exit:
         await self._gate.pass_through("wait")
-        container = self._get(container_id)
+        container = self.get(container_id)
         await container.ended.wait()
-        self._get(container_id)
+        self.get(container_id)
         assert container.exit
         return container.exit
 
     async def signal(self, container_id: str, signal: str) -> None:
         await self._gate.pass_through("signal")
-        container = self._get(container_id)
+        container = self.get(container_id)
         self.signals.append((container_id, signal))
         if signal == "SIGKILL":
             container.kill()
@@ -310,7 +316,22 @@ class FakeContainers:
             if labels.items() <= each.spec.labels.items()
         )
 
-    def _get(self, container_id: str) -> FakeContainer:
+    async def pause(self, container_id: str) -> None:
+        await self._gate.pass_through("pause")
+        container = self.get(container_id)
+        container.paused = container.running
+
+    async def unpause(self, container_id: str) -> None:
+        await self._gate.pass_through("unpause")
+        self.get(container_id).paused = False
+
+    def network(self, container_id: str) -> FakeNetwork:
+        container = self.get(container_id)
+        if not container.spec.reachable:
+            raise ContainerGoneError(container_id)
+        return container.process.network
+
+    def get(self, container_id: str) -> FakeContainer:
         if container_id not in self.present:
             raise ContainerGoneError(container_id)
         return self.present[container_id]
@@ -346,6 +367,22 @@ class FakeRuntime:
     async def usage(self, container_id: str) -> Usage:
         return self.used
 
+    async def connect(self, container_id: str, port: int) -> socket.socket:
+        await self.gate.pass_through("connect")
+        return self._containers.network(container_id).connect(port)
+
+    async def listen(
+        self, container_id: str, port: int, accepted: Callable[[socket.socket], object]
+    ) -> Listener:
+        await self.gate.pass_through("listen")
+        return self._containers.network(container_id).listen(port, accepted)
+
+    async def pause(self, container_id: str) -> None:
+        await self._containers.pause(container_id)
+
+    async def unpause(self, container_id: str) -> None:
+        await self._containers.unpause(container_id)
+
     async def close(self) -> None:
         """End every program."""
         for container in self._containers.present.values():
@@ -356,7 +393,7 @@ class Gate:
     """What every method goes through: it may be held, fail, or find the engine away.
 
     Methods are named `get_image`, `pull`, `create`, `attach`, `start`, `wait`, `signal`,
-    `remove`, `list` and `check`.
+    `remove`, `list`, `check`, `connect`, `listen`, `pause` and `unpause`.
     """
 
     def __init__(self) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 
+from skybridge_server.models.functions import Network
 from skybridge_server.runtimes.docker_engine import DockerRuntime
+from skybridge_server.runtimes.docker_engine.sandboxes import Sandboxes
 from tests.support.waiting import until
 
 
@@ -17,13 +19,18 @@ class SandboxedRuntime(DockerRuntime):
         self.maximum = maximum
         super().__init__(environment=environment, max_sandboxes=maximum, sandbox_labels=self.labels)
 
+    @property
+    def kept(self) -> Sandboxes:
+        """Return those without a network."""
+        return self._sandboxes[Network.NONE]
+
     async def warm_up(self) -> None:
         """Wait until it has as many sandboxes as it may, all of them idle."""
 
         async def full() -> bool:
-            if len(self._sandboxes._names) < self.maximum:
-                self._sandboxes._miss()
-            return len(self._sandboxes._idle) == self.maximum
+            if len(self.kept._names) < self.maximum:
+                self.kept._miss()
+            return len(self.kept._idle) == self.maximum
 
         await until(full, f"{self.maximum} idle sandboxes")
 
@@ -31,7 +38,11 @@ class SandboxedRuntime(DockerRuntime):
         """Wait until nothing goes on in the background."""
 
         async def rests() -> bool:
-            making = self._sandboxes._making
-            return not self._sandboxes._tasks and (making is None or making.done())
+            return all(map(_rests, self._sandboxes.values()))
 
         await until(rests, "sandboxes to be made, taken back and removed")
+
+
+def _rests(sandboxes: Sandboxes) -> bool:
+    making = sandboxes._making
+    return not sandboxes._tasks and (making is None or making.done())

@@ -8,7 +8,8 @@ no container is left that nobody knows.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Protocol, runtime_checkable
@@ -113,6 +114,8 @@ class ContainerSpec:
     network: Network
     isolation: Isolation
     stop_grace: timedelta
+    reachable: bool = False
+    """Whether the server will connect to its ports, or listen on some: see SupportsPorts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,4 +241,56 @@ class SupportsUsage(Protocol):
 
         Cheap enough to be asked right after the last output, before the engine tidies up.
         """
+        ...
+
+
+class Listener(Protocol):
+    """A port that is listened on in the network of a container."""
+
+    def close(self) -> None:
+        """Listen no more; connections that were accepted stay."""
+        ...
+
+
+@runtime_checkable
+class SupportsPorts(Protocol):
+    """A runtime that reaches TCP ports on the loopback of containers, whatever their network is.
+
+    Containers must have been created as `reachable`, and by this runtime: ContainerGoneError for
+    others. Sockets are connected, do not block, and delay nothing (TCP_NODELAY where it is TCP);
+    who gets one closes it, and a connection that the container loses ends or is reset.
+    """
+
+    async def connect(self, container_id: str, port: int) -> socket.socket:
+        """Connect to a port, for as long as the caller waits.
+
+        ConnectionRefusedError while nothing listens there, also before the start and after the
+        end; other OSErrors of a connect. RuntimeUnavailableError if the way to it is broken.
+        """
+        ...
+
+    async def listen(
+        self, container_id: str, port: int, accepted: Callable[[socket.socket], object]
+    ) -> Listener:
+        """Listen on a port, also before the start; `accepted` gets each connection.
+
+        Ends with the container, or when the listener is closed. OSError if the port is taken,
+        RuntimeUnavailableError as above.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsPause(Protocol):
+    """A runtime that can freeze containers: they keep their memory and their connections."""
+
+    async def pause(self, container_id: str) -> None:
+        """Freeze all processes; nothing happens if they are frozen, or have ended.
+
+        PauseUnsupportedError where the engine cannot; ContainerGoneError.
+        """
+        ...
+
+    async def unpause(self, container_id: str) -> None:
+        """Let them go on; nothing happens if they do. ContainerGoneError."""
         ...

@@ -251,8 +251,44 @@ async def test_none_at_all(maker: TinyMaker) -> None:
     assert maker.tried == 0
 
 
+async def test_one_that_is_taken_does_not_count_and_another_is_made(
+    pool: Sandboxes, maker: TinyMaker
+) -> None:
+    taken = [await pool.take() for _ in range(3)]
+    await rest(pool)
+    assert len(set(taken)) == 3
+    assert all(each.name in pool for each in taken)
+    assert len(maker.present) == 4  # one is idle now, for the next
+    assert await pool.take() not in taken
+    pool.give_back(taken[0])  # it was never lent
+    await rest(pool)
+    assert pool.lend(A) not in taken
+    removing = pool.discard(taken[0])
+    assert removing
+    await removing
+    assert taken[0].name not in pool
+    assert pool.discard(taken[0]) is None
+
+
+async def test_one_that_is_taken_and_ends_is_forgotten(pool: Sandboxes, maker: TinyMaker) -> None:
+    taken = await pool.take()
+    await rest(pool)
+    maker.end_all()
+    await until(lambda: not maker.present)
+    assert taken.name not in pool
+    assert pool.discard(taken) is None
+
+
+async def test_one_that_cannot_be_taken(pool: Sandboxes, maker: TinyMaker) -> None:
+    maker.failure = ContainerStartError("refused")
+    with pytest.raises(ContainerStartError):
+        await pool.take()
+    assert pool._names == set()
+
+
 async def test_closing_removes_idle_and_lent_ones_and_stops_what_is_made(maker: TinyMaker) -> None:
     pool = Sandboxes(maker, maximum=3)
+    await pool.take()
     lent, idle = await lend(pool), await lend(pool)
     pool.give_back(idle)
     await rest(pool)

@@ -27,7 +27,7 @@ _GOING = {"removing", "dead"}
 
 def create(engine: Engine, spec: ContainerSpec, join: str = "") -> str:
     """Create a container, in the network of the one to join if any, and return its id."""
-    if spec.network is Network.EGRESS:
+    if spec.network is Network.EGRESS and not join:
         ensure_egress(engine.short)
     host_config = engine.short.create_host_config(**host_options(engine.info, spec, join))
     config = container_config(spec)
@@ -67,6 +67,24 @@ def signal(client: APIClient, container_id: str, name: str) -> None:
             client.unpause(container_id)
     except APIError as error:
         if not (is_conflict(error) or is_awake(error)):  # it has ended, or woke by itself
+            raise
+
+
+def pause(client: APIClient, container_id: str) -> None:
+    """Freeze a container, unless it is frozen, or has ended."""
+    try:
+        client.pause(container_id)
+    except APIError as error:
+        if not is_conflict(error):
+            raise
+
+
+def unpause(client: APIClient, container_id: str) -> None:
+    """Let a container go on, unless it does."""
+    try:
+        client.unpause(container_id)
+    except APIError as error:
+        if not (is_conflict(error) or is_awake(error)):
             raise
 
 

@@ -16,6 +16,7 @@ from skybridge_server.runtimes.docker_engine.errors import (
     of_container,
     of_creation,
     of_engine,
+    of_pause,
     of_start,
     translating,
 )
@@ -74,6 +75,14 @@ class DockerContainers:
     async def signal(self, container_id: str, signal: str) -> None:
         with translating(of_container(container_id)):
             await self._engine.call(lambda engine: calls.signal(engine.short, container_id, signal))
+
+    async def pause(self, container_id: str) -> None:
+        with translating(of_pause(container_id)):
+            await self._engine.call(lambda engine: calls.pause(engine.short, container_id))
+
+    async def unpause(self, container_id: str) -> None:
+        with translating(of_container(container_id)):
+            await self._engine.call(lambda engine: calls.unpause(engine.short, container_id))
 
     async def remove(self, container_id: str) -> None:
         with translating(of_engine):

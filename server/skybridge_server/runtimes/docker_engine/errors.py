@@ -18,6 +18,7 @@ from skybridge_server.errors import (
     ImageAccessDeniedError,
     ImageNotFoundError,
     InvalidArgumentError,
+    PauseUnsupportedError,
     RegistryUnavailableError,
     RuntimeUnavailableError,
     SkybridgeError,
@@ -105,6 +106,17 @@ def of_start(container_id: str) -> Translation:
         # A network may be missing, too.
         gone = (is_missing(error) and "container" in text) or "marked for removal" in text
         return ContainerGoneError(container_id) if gone else _of_launch(error)
+
+    return translate
+
+
+def of_pause(container_id: str) -> Translation:
+    """Translate answers to a pause: but for its end, nothing of a container prevents that."""
+
+    def translate(error: APIError) -> SkybridgeError:
+        if is_missing(error):
+            return ContainerGoneError(container_id)
+        return PauseUnsupportedError(f"the engine cannot pause containers: {explanation(error)}")
 
     return translate
 

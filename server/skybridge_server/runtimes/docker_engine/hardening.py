@@ -50,16 +50,15 @@ def host_options(info: Mapping[str, Any], spec: ContainerSpec, join: str = "") -
         "memswap_limit": resources.memory_bytes,  # of both together, so there is no swap
         "nano_cpus": min(resources.cpu_millis * NANO_CPUS_PER_MILLI, _host_nano_cpus(info)),
         "pids_limit": resources.pids,
-        "network_mode": _network_mode(spec, join),
+        "network_mode": f"container:{join}" if join else network_mode(spec.network),
         "runtime": spec.isolation.oci_runtime or None,
         "log_config": _log_config(info, resources.output_bytes),
     }
 
 
-def _network_mode(spec: ContainerSpec, join: str) -> str:
-    if join:
-        return f"container:{join}"
-    return EGRESS_NETWORK if spec.network is Network.EGRESS else "none"
+def network_mode(network: Network) -> str:
+    """Return what engines call a network of functions."""
+    return EGRESS_NETWORK if network is Network.EGRESS else "none"
 
 
 def _host_nano_cpus(info: Mapping[str, Any]) -> int:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import socket
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from skybridge_server.errors import RuntimeUnavailableError
 from skybridge_server.models.executions import Usage
-from skybridge_server.runtimes.base import Credentials, EngineInfo
+from skybridge_server.models.functions import Network
+from skybridge_server.runtimes.base import Credentials, EngineInfo, Listener
 from skybridge_server.runtimes.docker_engine.cgroups import read_usage
 from skybridge_server.runtimes.docker_engine.client import PROBE_SECONDS, Engine, EngineClient
 from skybridge_server.runtimes.docker_engine.containers import DockerContainers
 from skybridge_server.runtimes.docker_engine.errors import of_engine, translating
 from skybridge_server.runtimes.docker_engine.images import DockerImages
 from skybridge_server.runtimes.docker_engine.info import to_engine_info
+from skybridge_server.runtimes.docker_engine.port_access import PortAccess
 from skybridge_server.runtimes.docker_engine.sandbox_maker import SandboxMaker
 from skybridge_server.runtimes.docker_engine.sandboxed import SandboxedContainers
 from skybridge_server.runtimes.docker_engine.sandboxes import Sandboxes
@@ -39,15 +42,21 @@ class DockerRuntime:
 
         `environment` stands in for that of the process, `credentials` are the operator's, by
         host of the registry, and `max_waits` bounds how many waits and pulls may begin at once.
-        Up to `max_sandboxes` networks are kept for containers that have none, each by a container
+        Up to `max_sandboxes` networks of each kind are kept for containers, each by a container
         of our own with `sandbox_labels`.
         """
         self._engine = EngineClient(environment, max_waits)
         self._images = DockerImages(self._engine, credentials)
-        plain = DockerContainers(self._engine)
-        maker = SandboxMaker(self._engine, plain, sandbox_labels)
-        self._sandboxes = Sandboxes(maker, max_sandboxes)
-        self._containers = SandboxedContainers(plain, self._sandboxes)
+        self._plain = DockerContainers(self._engine)
+        self._sandboxes = {
+            network: Sandboxes(
+                SandboxMaker(self._engine, self._plain, network, sandbox_labels), max_sandboxes
+            )
+            for network in Network
+        }
+        self._containers = SandboxedContainers(
+            self._plain, self._sandboxes, PortAccess(self._engine)
+        )
 
     @property
     def name(self) -> str:
@@ -77,8 +86,22 @@ class DockerRuntime:
             return Usage()
         return read_usage(engine.info, container_id)
 
+    async def connect(self, container_id: str, port: int) -> socket.socket:
+        return await self._containers.ports(container_id).connect(port)
+
+    async def listen(
+        self, container_id: str, port: int, accepted: Callable[[socket.socket], object]
+    ) -> Listener:
+        return await self._containers.ports(container_id).listen(port, accepted)
+
+    async def pause(self, container_id: str) -> None:
+        await self._plain.pause(container_id)
+
+    async def unpause(self, container_id: str) -> None:
+        await self._plain.unpause(container_id)
+
     async def close(self) -> None:
-        await self._sandboxes.close()
+        await asyncio.gather(*(kept.close() for kept in self._sandboxes.values()))
         self._engine.close()
 
 

@@ -7,11 +7,13 @@ from typing import Any
 
 from docker.types import LogConfig
 
+from skybridge_server.models.functions import Network
 from skybridge_server.runtimes.docker_engine import calls
 from skybridge_server.runtimes.docker_engine.client import Engine, EngineClient
 from skybridge_server.runtimes.docker_engine.containers import DockerContainers
 from skybridge_server.runtimes.docker_engine.errors import of_engine, translating
-from skybridge_server.runtimes.docker_engine.hardening import MIB
+from skybridge_server.runtimes.docker_engine.hardening import MIB, network_mode
+from skybridge_server.runtimes.docker_engine.networks import ensure_egress
 from skybridge_server.runtimes.docker_engine.sandbox import Sandbox
 from skybridge_server.runtimes.docker_engine.sandbox_image import ensure_image
 
@@ -23,20 +25,25 @@ PIDS = 16
 
 
 class SandboxMaker:
-    """Makes sandboxes with the labels of a server, so that a later one may find them."""
+    """Makes sandboxes of one network, with the labels of a server: a later one may find them."""
 
     def __init__(
-        self, engine: EngineClient, containers: DockerContainers, labels: Mapping[str, str]
+        self,
+        engine: EngineClient,
+        containers: DockerContainers,
+        network: Network,
+        labels: Mapping[str, str],
     ) -> None:
         self._engine = engine
         self._containers = containers
+        self._network = network
         self._labels = labels
 
     async def make(self, name: str) -> Sandbox:
         """Make a sandbox whose network is untouched. ContainerStartError and others."""
         with translating(of_engine):
             container_id = await self._engine.call(
-                lambda engine: _create(engine, name, self._labels),
+                lambda engine: _create(engine, name, self._network, self._labels),
                 undo=lambda engine, made: calls.remove(engine.short, made),
             )
         try:
@@ -62,8 +69,10 @@ class SandboxMaker:
             await self._engine.call(lambda engine: _remove(engine, sandbox.id))
 
 
-def _create(engine: Engine, name: str, labels: Mapping[str, str]) -> str:
-    host_config = engine.short.create_host_config(**_host_options())
+def _create(engine: Engine, name: str, network: Network, labels: Mapping[str, str]) -> str:
+    if network is Network.EGRESS:
+        ensure_egress(engine.short)
+    host_config = engine.short.create_host_config(**_host_options(network))
     created: dict[str, Any] = engine.short.create_container(
         ensure_image(engine),
         name=name,
@@ -81,7 +90,7 @@ def _remove(engine: Engine, container_id: str) -> None:
     calls.remove(engine.short, container_id)
 
 
-def _host_options() -> dict[str, Any]:
+def _host_options(network: Network) -> dict[str, Any]:
     """Return what fences it in: as functions are, and with as little as engines allow."""
     return {
         "auto_remove": True,  # a server that is killed leaves nothing
@@ -91,6 +100,6 @@ def _host_options() -> dict[str, Any]:
         "mem_limit": MEMORY_BYTES,
         "memswap_limit": MEMORY_BYTES,
         "pids_limit": PIDS,
-        "network_mode": "none",
+        "network_mode": network_mode(network),
         "log_config": LogConfig(type="none"),
     }

@@ -1,8 +1,14 @@
-"""Containers whose network is lent by a sandbox, which halves the time that their start takes."""
+"""Containers whose network a sandbox keeps.
+
+One that is lent halves the time that a start takes. Containers whose ports are to be reached have
+one of their own: it is there before they start, and it is how their ports are reached.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
 
 from skybridge_server.errors import (
     ContainerGoneError,
@@ -13,32 +19,83 @@ from skybridge_server.errors import (
 from skybridge_server.models.functions import Network
 from skybridge_server.runtimes.base import Attachment, ContainerRecord, ContainerSpec, Exit
 from skybridge_server.runtimes.docker_engine.containers import DockerContainers
+from skybridge_server.runtimes.docker_engine.port_access import PortAccess
+from skybridge_server.runtimes.docker_engine.ports import Ports
 from skybridge_server.runtimes.docker_engine.sandbox import Condition, Sandbox
 from skybridge_server.runtimes.docker_engine.sandboxes import Sandboxes
 
 
-class SandboxedContainers:
-    """Creates containers in sandboxes where that can be done, else as they are."""
+@dataclass(frozen=True, slots=True)
+class OwnNetwork:
+    """The sandbox of one container, and the ports in it."""
 
-    def __init__(self, plain: DockerContainers, sandboxes: Sandboxes) -> None:
+    sandbox: Sandbox
+    ports: Ports
+    sandboxes: Sandboxes
+
+    async def remove(self) -> None:
+        """Remove it, to the end even if nobody waits any more."""
+        self.ports.close()
+        if removing := self.sandboxes.discard(self.sandbox):
+            await asyncio.shield(removing)
+
+
+class SandboxedContainers:
+    """Creates containers in sandboxes where they need one, or it can be done; else as they are."""
+
+    def __init__(
+        self,
+        plain: DockerContainers,
+        sandboxes: Mapping[Network, Sandboxes],
+        port_access: PortAccess,
+    ) -> None:
         self._plain = plain
         self._sandboxes = sandboxes
+        self._kept = sandboxes[Network.NONE]
+        self._port_access = port_access
         self._joined: dict[str, Sandbox] = {}
+        self._own: dict[str, OwnNetwork] = {}
 
     async def create(self, spec: ContainerSpec) -> str:
-        sandbox = self._sandboxes.lend(_program(spec)) if _may_share(spec) else None
+        if spec.reachable:
+            return await self._create_reachable(spec)
+        sandbox = self._kept.lend(_program(spec)) if _may_share(spec) else None
         if sandbox is None:
             return await self._plain.create(spec)
         try:
             container_id = await self._plain.create(spec, join=sandbox.id)
         except FailedPreconditionError:
-            self._sandboxes.give_back(sandbox)  # which looks whether the sandbox is to blame
+            self._kept.give_back(sandbox)  # which looks whether the sandbox is to blame
             return await self._plain.create(spec)
         except BaseException:
-            self._sandboxes.discard(sandbox)  # the engine may still make the container
+            self._kept.discard(sandbox)  # the engine may still make the container
             raise
         self._joined[container_id] = sandbox
         return container_id
+
+    async def _create_reachable(self, spec: ContainerSpec) -> str:
+        own = await self._make_network(self._sandboxes[spec.network])
+        try:
+            container_id = await self._plain.create(spec, join=own.sandbox.id)
+        except BaseException:
+            await own.remove()
+            raise
+        self._own[container_id] = own
+        return container_id
+
+    async def _make_network(self, sandboxes: Sandboxes) -> OwnNetwork:
+        sandbox = await sandboxes.take()
+        try:
+            return OwnNetwork(sandbox, await self._port_access.open(sandbox), sandboxes)
+        except BaseException:
+            sandboxes.discard(sandbox)
+            raise
+
+    def ports(self, container_id: str) -> Ports:
+        """Return the ports of a reachable container that was not removed. ContainerGoneError."""
+        if container_id not in self._own:
+            raise ContainerGoneError(container_id)
+        return self._own[container_id].ports
 
     async def attach(self, container_id: str) -> Attachment:
         return await self._plain.attach(container_id)
@@ -47,20 +104,24 @@ class SandboxedContainers:
         try:
             await self._plain.start(container_id)
         except (ContainerStartError, ContainerGoneError) as error:
-            sandbox = self._joined.get(container_id)
-            if sandbox and await self._is_to_blame(sandbox, error):
+            if await self._may_start_elsewhere(container_id, error):
                 raise StaleContainerError(
                     f"the container cannot join its network sandbox: {error.message}"
                 ) from error
             raise
 
-    async def _is_to_blame(self, sandbox: Sandbox, error: Exception) -> bool:
+    async def _may_start_elsewhere(self, container_id: str, error: Exception) -> bool:
         """Tell whether a container that did not start may do so in another sandbox, or in none."""
+        if own := self._own.get(container_id):
+            return await own.sandbox.look() is Condition.LOST
+        sandbox = self._joined.get(container_id)
+        if sandbox is None:
+            return False
         if await sandbox.look() is Condition.LOST:
             return True
         if isinstance(error, ContainerGoneError):
             return False
-        self._sandboxes.avoid(sandbox)  # so that the next try shows what it does in none
+        self._kept.avoid(sandbox)  # so that the next try shows what it does in none
         return True
 
     async def wait(self, container_id: str) -> Exit:
@@ -70,19 +131,30 @@ class SandboxedContainers:
         await self._plain.signal(container_id, signal)
 
     async def remove(self, container_id: str) -> None:
+        own = self._own.pop(container_id, None)
+        try:
+            await self._remove(container_id)
+        finally:
+            if own:
+                await own.remove()
+
+    async def _remove(self, container_id: str) -> None:
         sandbox = self._joined.pop(container_id, None)
         try:
             await self._plain.remove(container_id)
         except BaseException:
             if sandbox:
-                self._sandboxes.discard(sandbox)  # its processes may live on
+                self._kept.discard(sandbox)  # its processes may live on
             raise
         if sandbox:
-            self._sandboxes.give_back(sandbox)
+            self._kept.give_back(sandbox)
 
     async def list(self, labels: Mapping[str, str]) -> tuple[ContainerRecord, ...]:
         found = await self._plain.list(labels)
-        return tuple(record for record in found if record.name not in self._sandboxes)
+        return tuple(record for record in found if not self._is_sandbox(record.name))
+
+    def _is_sandbox(self, name: str) -> bool:
+        return any(name in sandboxes for sandboxes in self._sandboxes.values())
 
 
 def _may_share(spec: ContainerSpec) -> bool:

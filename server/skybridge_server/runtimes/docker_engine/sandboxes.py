@@ -1,4 +1,7 @@
-"""The pool of sandboxes: lends each to one container at a time, and makes as many as are missed."""
+"""The pool of sandboxes: lends each to one container at a time, and makes as many as are missed.
+
+Containers whose ports are to be reached need one of their own: they take it for good.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,10 @@ class Maker(Protocol):
 
 
 class Sandboxes:
-    """At most `maximum` sandboxes, made in the background, one after the other, when missed."""
+    """At most `maximum` sandboxes, made in the background, one after the other, when missed.
+
+    Those that are taken do not count: there are as many as containers that need one.
+    """
 
     def __init__(self, maker: Maker, maximum: int) -> None:
         self._maker = maker
@@ -39,6 +45,7 @@ class Sandboxes:
         self._names: set[str] = set()
         self._idle: dict[Sandbox, asyncio.TimerHandle] = {}  # the last one was idle last
         self._lent: dict[Sandbox, Hashable] = {}
+        self._taken: set[Sandbox] = set()
         self._avoiding: dict[Hashable, None] = {}
         self._missing = 0
         self._making: asyncio.Task[None] | None = None
@@ -54,12 +61,22 @@ class Sandboxes:
         """Lend a sandbox to a container that runs this program; None: do without this time."""
         if self._closed or program in self._avoiding:
             return None
-        if not self._idle:
+        sandbox = self._pick()
+        if sandbox is None:
             self._miss()
             return None
-        sandbox, timer = self._idle.popitem()
-        timer.cancel()
         self._lent[sandbox] = program
+        return sandbox
+
+    async def take(self) -> Sandbox:
+        """Give away a sandbox, made now if none is idle; to be discarded in the end.
+
+        SkybridgeError. The next one who takes one is to find it idle.
+        """
+        sandbox = self._pick() or await self._make()
+        self._taken.add(sandbox)
+        if not self._idle and (self._making is None or self._making.done()):
+            self._miss()
         return sandbox
 
     def give_back(self, sandbox: Sandbox) -> None:
@@ -67,15 +84,20 @@ class Sandboxes:
         if sandbox in self._lent:  # else it was lost in the meantime
             self._spawn(self._take_back(sandbox))
 
-    def discard(self, sandbox: Sandbox) -> None:
-        """Take back a sandbox that nobody may use any more."""
+    def discard(self, sandbox: Sandbox) -> asyncio.Task[None] | None:
+        """Take back a sandbox that nobody may use any more; return what removes it.
+
+        None: it is on its way out already.
+        """
         if sandbox in self._idle:
             self._idle.pop(sandbox).cancel()
         elif sandbox in self._lent:
             del self._lent[sandbox]
+        elif sandbox in self._taken:
+            self._taken.remove(sandbox)
         else:
-            return  # it is on its way out
-        self._spawn(self._remove(sandbox))
+            return None
+        return self._spawn(self._remove(sandbox))
 
     def avoid(self, sandbox: Sandbox) -> None:
         """Lend none again to who has this one: it leaves traces, or does not start in it."""
@@ -86,7 +108,7 @@ class Sandboxes:
     async def close(self) -> None:
         """Remove all, as far as that can be done within 5 s; what is left ends by itself."""
         self._closed = True
-        for sandbox in (*self._idle, *self._lent):
+        for sandbox in (*self._idle, *self._lent, *self._taken):
             self.discard(sandbox)
         tasks = {*self._tasks}
         if self._making:
@@ -103,7 +125,8 @@ class Sandboxes:
     def _miss(self) -> None:
         """Make one more in the background, unless there are enough."""
         resting = asyncio.get_running_loop().time() < self._resting_until
-        if resting or len(self._names) + self._missing >= self._maximum:
+        kept = len(self._names) - len(self._taken)
+        if self._closed or resting or kept + self._missing >= self._maximum:
             return
         self._missing += 1
         if self._making is None or self._making.done():
@@ -112,29 +135,42 @@ class Sandboxes:
     async def _make_missing(self) -> None:
         while self._missing > 0:
             self._missing -= 1
-            await self._make()
+            await self._keep_one()
 
-    async def _make(self) -> None:
+    async def _keep_one(self) -> None:
+        try:
+            self._shelve(await self._make())
+        except SkybridgeError as error:
+            log.warning("no network sandbox made", detail=error.message)
+            self._rest()
+        except Exception:
+            log.exception("making a network sandbox broke")
+            self._rest()
+
+    async def _make(self) -> Sandbox:
         name = f"skybridge-sandbox-{uuid.uuid4().hex}"
         self._names.add(name)
         try:
             sandbox = await self._maker.make(name)
-        except SkybridgeError as error:
-            log.warning("no network sandbox made", detail=error.message)
-            self._rest(name)
-        except Exception:
-            log.exception("making a network sandbox broke")
-            self._rest(name)
-        else:
-            sandbox.on_end(lambda: self.discard(sandbox))
-            self._shelve(sandbox)
+        except BaseException:
+            self._names.discard(name)
+            raise
+        sandbox.on_end(lambda: self.discard(sandbox))
+        return sandbox
 
-    def _rest(self, name: str) -> None:
-        self._names.discard(name)
+    def _rest(self) -> None:
         self._missing = 0
         self._resting_until = asyncio.get_running_loop().time() + REST_SECONDS
 
     # -- what becomes of them -------------------------------------------------------------------
+
+    def _pick(self) -> Sandbox | None:
+        """Return the one that was idle last, if any."""
+        if not self._idle:
+            return None
+        sandbox, timer = self._idle.popitem()
+        timer.cancel()
+        return sandbox
 
     def _shelve(self, sandbox: Sandbox) -> None:
         loop = asyncio.get_running_loop()
@@ -159,7 +195,8 @@ class Sandboxes:
         finally:
             self._names.discard(sandbox.name)  # from now on it is anybody's to remove
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
