@@ -108,6 +108,7 @@ class Sandboxed(Engine):
             return not await self.sandboxes()
 
         await until(gone, "all sandboxes to go")
+        await self.runtime.rest()  # until they do not count any more
 
     async def remove_sandbox(self, sandbox: str) -> None:
         await asyncio.to_thread(self.client.remove_container, sandbox, force=True)
