@@ -139,7 +139,7 @@ def wire(
         pulled_images=pulled_images,
         system=SystemService(engines, slots, bounds, server_id=server_id, version=__version__),
         registry=registry,
-        recovery=Recovery(repositories.executions, acceptance),
+        recovery=Recovery(repositories.executions, acceptance, server_id),
         sweeper=Sweeper(registry, engines, server_id),
         scheduler=scheduler,
     )

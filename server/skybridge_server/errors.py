@@ -115,6 +115,12 @@ class StorageFullError(StorageError):
     reason = "STORAGE_FULL"
 
 
+class LeaseLostError(StorageError):
+    """Another process runs the execution by now, or it has ended: what we know of it is history."""
+
+    reason = "LEASE_LOST"
+
+
 # What a container engine can do to us. Deployments show these to the caller as they are;
 # executions turn them into a failure of the execution.
 

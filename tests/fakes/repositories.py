@@ -12,9 +12,10 @@ from skybridge_server.errors import (
     AbortedError,
     AlreadyExistsError,
     FailedPreconditionError,
+    LeaseLostError,
     NotFoundError,
 )
-from skybridge_server.models.executions import Execution
+from skybridge_server.models.executions import Execution, ExecutionState, Lease
 from skybridge_server.models.functions import Function, FunctionState, PulledImage, Revision
 from skybridge_server.models.journal import Event, Output, OutputStream, Result
 from skybridge_server.models.metrics import FunctionMetrics, LatencySummary
@@ -273,9 +274,16 @@ class FakeExecutions:
         self.journals[execution.name] = [*events]
 
     async def append(
-        self, name: ExecutionName, events: Sequence[Event], execution: Execution | None = None
+        self,
+        name: ExecutionName,
+        events: Sequence[Event],
+        execution: Execution | None = None,
+        *,
+        epoch: int = 0,
     ) -> None:
-        await self.get(name)
+        stored = await self.get(name)
+        if stored.lease.epoch != epoch or stored.state.final:
+            raise LeaseLostError("it is in other hands")
         self.journals[name].extend(events)
         if execution is not None:
             self.rows[name] = execution
@@ -297,8 +305,37 @@ class FakeExecutions:
             descending=query.descending,
         )
 
-    async def unfinished(self) -> Sequence[Execution]:
-        return sorted(self.running(), key=lambda execution: execution.create_time)
+    async def take_over(
+        self, owner: str, *, now: datetime, expire_time: datetime
+    ) -> Sequence[Execution]:
+        for execution in self.running():
+            lease = execution.lease
+            expired = lease.expire_time is not None and lease.expire_time < now
+            if execution.state is not ExecutionState.QUEUED and (
+                lease.owner in {"", owner} or expired
+            ):
+                lasts = max(lease.expire_time or expire_time, expire_time)
+                taken = Lease(lease.epoch + 1, owner, lasts)
+                self.rows[execution.name] = replace(execution, lease=taken)
+        mine = [
+            self._as_journalled(execution)
+            for execution in self.running()
+            if execution.state is ExecutionState.QUEUED or execution.lease.owner == owner
+        ]
+        return sorted(mine, key=lambda execution: execution.create_time)
+
+    def _as_journalled(self, execution: Execution) -> Execution:
+        events = self.journals[execution.name]
+        outputs = [event.body for event in events if isinstance(event.body, Output)]
+        kept = dict.fromkeys(OutputStream, 0)
+        for output in outputs:
+            kept[output.stream] = output.offset + len(output.data)
+        return replace(
+            execution,
+            last_sequence=events[-1].sequence if events else 0,
+            stdout_bytes=kept[OutputStream.STDOUT],
+            stderr_bytes=kept[OutputStream.STDERR],
+        )
 
     def running(self) -> Sequence[Execution]:
         return [execution for execution in self.rows.values() if not execution.state.final]

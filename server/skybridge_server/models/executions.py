@@ -111,6 +111,21 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to run an execution: only who knows its current epoch may write its journal.
+
+    It is taken with the epoch after the one that was read, so that of several only one gets it.
+    """
+
+    epoch: int = 0
+    """How often it was taken; 0: never."""
+    owner: str = ""
+    """Id of the server that runs the execution; '': none does."""
+    expire_time: datetime | None = None
+    """When others may take it; later than the end of whatever time the execution may take."""
+
+
+@dataclass(frozen=True, slots=True)
 class Execution:
     """One run of a function."""
 
@@ -137,3 +152,6 @@ class Execution:
     usage: Usage = Usage()
     start_time: datetime | None = None
     end_time: datetime | None = None
+    lease: Lease = Lease()
+    input_given: bool = False
+    """Whether its process has been handed all of its input; only then can others go on with it."""

@@ -136,9 +136,18 @@ class ExecutionRepository(Protocol):
         ...
 
     async def append(
-        self, name: ExecutionName, events: Sequence[Event], execution: Execution | None = None
+        self,
+        name: ExecutionName,
+        events: Sequence[Event],
+        execution: Execution | None = None,
+        *,
+        epoch: int = 0,
     ) -> None:
         """Append events to a journal and, if given, replace the execution's stored state.
+
+        LeaseLostError: the lease has another epoch than `epoch`, or the execution has ended. So
+        an `execution` whose lease has the next epoch takes the lease, and of several who read the
+        same epoch only one can; one without an owner gives it back.
 
         Calls for one execution are written in the order in which they were made, also when they
         are made without waiting for the one before.
@@ -157,8 +166,16 @@ class ExecutionRepository(Protocol):
         """Return a page of executions in the order of the query."""
         ...
 
-    async def unfinished(self) -> Sequence[Execution]:
-        """Return all executions that have not ended, the oldest first."""
+    async def take_over(
+        self, owner: str, *, now: datetime, expire_time: datetime
+    ) -> Sequence[Execution]:
+        """Take the leases of all executions that were begun, but of those that others still hold.
+
+        That is what an earlier process of this `owner` held, what nobody holds, and what has
+        expired by `now`; each epoch goes up by one, and the leases last until `expire_time` at
+        least. Returns them, and all that wait, the oldest first. Their `last_sequence`,
+        `stdout_bytes` and `stderr_bytes` are what their journals hold.
+        """
         ...
 
     async def events(self, name: ExecutionName, *, after: int, limit_bytes: int) -> Sequence[Event]:

@@ -9,6 +9,7 @@ from skybridge_server.models.executions import (
     ExecutionState,
     Failure,
     FailureReason,
+    Lease,
     Timings,
     Usage,
 )
@@ -58,6 +59,10 @@ CHANGING = (
     Row.oom_killed,
     Row.start_time,
     Row.end_time,
+    Row.lease_epoch,
+    Row.lease_owner,
+    Row.lease_expire_time,
+    Row.input_given,
 )
 
 COLUMNS = FIXED + CHANGING
@@ -82,6 +87,7 @@ def fixed_values(execution: Execution) -> tuple[Any, ...]:
 def changing_values(execution: Execution) -> tuple[Any, ...]:
     """Return the values of CHANGING."""
     failure, timings, usage = execution.failure, execution.timings, execution.usage
+    lease = execution.lease
     return (
         execution.state,
         failure and failure.reason,
@@ -102,6 +108,10 @@ def changing_values(execution: Execution) -> tuple[Any, ...]:
         usage.oom_killed,
         optional(from_time, execution.start_time),
         optional(from_time, execution.end_time),
+        lease.epoch,
+        lease.owner,
+        optional(from_time, lease.expire_time),
+        execution.input_given,
     )
 
 
@@ -110,7 +120,8 @@ def from_values(values: tuple[Any, ...]) -> Execution:
     (namespace, execution, function, function_uid, revision, create_time, timeout) = values[:7]
     (interactive, traceparent, labels, state, reason, message, signal, exit_code) = values[7:15]
     (stdout_bytes, stderr_bytes, last_sequence, attempt, cold_start) = values[15:20]
-    (queue, start, run, total, cpu, peak_memory, oom_killed, start_time, end_time) = values[20:]
+    (queue, start, run, total, cpu, peak_memory, oom_killed, start_time, end_time) = values[20:29]
+    (lease_epoch, lease_owner, lease_expire_time, input_given) = values[29:]
     return Execution(
         name=ExecutionName(namespace, execution),
         function=FunctionName(namespace, function),
@@ -138,4 +149,6 @@ def from_values(values: tuple[Any, ...]) -> Execution:
         usage=Usage(optional(to_duration, cpu), peak_memory, bool(oom_killed)),
         start_time=optional(to_time, start_time),
         end_time=optional(to_time, end_time),
+        lease=Lease(lease_epoch, lease_owner, optional(to_time, lease_expire_time)),
+        input_given=bool(input_given),
     )

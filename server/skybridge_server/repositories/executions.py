@@ -7,7 +7,7 @@ from datetime import datetime
 
 from peewee import SqliteDatabase
 
-from skybridge_server.errors import FailedPreconditionError, NotFoundError
+from skybridge_server.errors import FailedPreconditionError, LeaseLostError, NotFoundError
 from skybridge_server.models.executions import Execution, ExecutionState
 from skybridge_server.models.functions import Function, FunctionState
 from skybridge_server.models.journal import Event, Output, OutputStream
@@ -15,7 +15,7 @@ from skybridge_server.models.metrics import FunctionMetrics
 from skybridge_server.models.names import ExecutionName, FunctionName, RevisionName
 from skybridge_server.models.paging import ExecutionQuery, Page, PageRequest
 from skybridge_server.models.requests import Request
-from skybridge_server.repositories import event_rows, execution_rows, statements
+from skybridge_server.repositories import event_rows, execution_rows, leases, statements
 from skybridge_server.repositories.codec import from_time
 from skybridge_server.repositories.database import Database
 from skybridge_server.repositories.execution_lists import cursor_of, listing
@@ -25,7 +25,6 @@ from skybridge_server.repositories.requests import record
 from skybridge_server.repositories.retention import discard, find_expired, function_names
 from skybridge_server.repositories.summary import summarize
 from skybridge_server.repositories.tables import (
-    UNFINISHED,
     EventRow,
     ExecutionLabelRow,
     ExecutionRow,
@@ -55,6 +54,9 @@ ADD_INPUT = statements.insert(InputRow, (InputRow.execution, InputRow.data))
 ADD_EVENT = statements.insert(EventRow, (EventRow.execution, *event_rows.COLUMNS))
 UPDATE = statements.update(ExecutionRow, execution_rows.CHANGING, ExecutionRow.id == 0)
 FIND = statements.select((ExecutionRow.id, ExecutionRow.state), NAMED)
+FIND_LEASE = statements.select(
+    (ExecutionRow.id, ExecutionRow.lease_epoch, ExecutionRow.state), NAMED
+)
 GET = statements.select(execution_rows.COLUMNS, NAMED)
 EVENTS = statements.select(
     event_rows.COLUMNS,
@@ -97,10 +99,15 @@ class SqliteExecutions:
         await self._database.write(job, cost=len(input_) + _size_of(events))
 
     async def append(
-        self, name: ExecutionName, events: Sequence[Event], execution: Execution | None = None
+        self,
+        name: ExecutionName,
+        events: Sequence[Event],
+        execution: Execution | None = None,
+        *,
+        epoch: int = 0,
     ) -> None:
         def job(db: SqliteDatabase) -> None:
-            row_id, _ = _find(db, name)
+            row_id = _find_leased(db, name, epoch)
             _add_events(db, row_id, events)
             if execution is not None:
                 db.execute_sql(UPDATE, (*execution_rows.changing_values(execution), row_id))
@@ -129,13 +136,10 @@ class SqliteExecutions:
 
         return await self._database.scan(job)
 
-    async def unfinished(self) -> Sequence[Execution]:
-        def job(db: SqliteDatabase) -> list[Execution]:
-            query = ExecutionRow.select(*execution_rows.COLUMNS).where(UNFINISHED)
-            rows = query.order_by(ExecutionRow.create_time, ExecutionRow.id).tuples().execute(db)
-            return [execution_rows.from_values(row) for row in rows]
-
-        return await self._database.scan(job)
+    async def take_over(
+        self, owner: str, *, now: datetime, expire_time: datetime
+    ) -> Sequence[Execution]:
+        return await self._database.write(lambda db: leases.take_over(db, owner, now, expire_time))
 
     async def events(self, name: ExecutionName, *, after: int, limit_bytes: int) -> Sequence[Event]:
         return await self._database.read(lambda db: _read_events(db, name, after, limit_bytes))
@@ -207,6 +211,20 @@ def _find(db: SqliteDatabase, name: ExecutionName) -> tuple[int, int]:
     if row is None:
         raise NotFoundError("execution", str(name))
     return row[0], row[1]
+
+
+def _find_leased(db: SqliteDatabase, name: ExecutionName, epoch: int) -> int:
+    """Return the id of an execution's row, if its lease has this epoch and it has not ended."""
+    row = db.execute_sql(FIND_LEASE, (name.execution, name.namespace)).fetchone()
+    if row is None:
+        raise NotFoundError("execution", str(name))
+    row_id, current, state = row
+    if current != epoch or ExecutionState(state).final:
+        raise LeaseLostError(
+            f"execution '{name}' is in other hands: its lease has the epoch {current}, and we have "
+            f"{epoch}; it is {ExecutionState(state).name}"
+        )
+    return int(row_id)
 
 
 def _get(db: SqliteDatabase, name: ExecutionName) -> Execution:

@@ -126,6 +126,10 @@ class ExecutionRow(Model):
     oom_killed = BooleanField()
     start_time = BigIntegerField(null=True)
     end_time = BigIntegerField(null=True)
+    lease_epoch = IntegerField()
+    lease_owner = TextField()
+    lease_expire_time = BigIntegerField(null=True)
+    input_given = BooleanField()
 
     class Meta:
         table_name = "executions"

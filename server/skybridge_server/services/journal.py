@@ -18,7 +18,7 @@ from itertools import islice
 import structlog
 
 from skybridge_server.errors import StorageError
-from skybridge_server.models.executions import TRANSITIONS, Execution, ExecutionState
+from skybridge_server.models.executions import TRANSITIONS, Execution, ExecutionState, Lease
 from skybridge_server.models.functions import KIB, MIB
 from skybridge_server.models.journal import (
     Event,
@@ -63,11 +63,15 @@ class Journal:
         self._unstored_state: Execution | None = None
         self._unstored_bytes = 0
         self._writing: asyncio.Task[None] | None = None
+        self._epoch = execution.lease.epoch
         self._failure: StorageError | None = None
         self._recent: deque[Event] = deque()
         self._recent_bytes = 0
-        self._written = dict.fromkeys(OutputStream, 0)
-        self._kept = dict.fromkeys(OutputStream, 0)
+        self._kept = {
+            OutputStream.STDOUT: execution.stdout_bytes,
+            OutputStream.STDERR: execution.stderr_bytes,
+        }
+        self._written = dict(self._kept)
         self._bell = Bell()
         self.log_tail = b""
 
@@ -143,9 +147,13 @@ class Journal:
         self._sequence = self._stored
         gaps = [gap for s in OutputStream if (gap := self._gap(s, gap_reason)) is not None]
         events = [self._next(gap) for gap in gaps]
-        ended = replace(self._snapshot(execution), last_sequence=self._sequence + 1)
+        ended = replace(
+            self._snapshot(execution),
+            last_sequence=self._sequence + 1,
+            lease=Lease(self._epoch),  # given back
+        )
         events.append(self._next(Result(ended)))
-        await self._repository.append(ended.name, events, ended)
+        await self._append(events, ended)
         self.execution = ended
         # Those who are far behind may keep this for long: they find the rest in the store.
         self._recent.clear()
@@ -246,7 +254,7 @@ class Journal:
         try:
             while self._unstored:
                 events, state = self._batch()
-                await self._repository.append(self.execution.name, events, state)
+                await self._append(events, state)
                 self._shown = state or self._shown
                 self._published(events)
         except StorageError as error:
@@ -259,6 +267,13 @@ class Journal:
             if self._failure is not None:
                 self._unstored, self._unstored_bytes = [], 0
                 self._bell.ring()
+
+    async def _append(self, events: Sequence[Event], state: Execution | None) -> None:
+        """Store events; with a state that takes the lease, its epoch is ours from then on."""
+        name = self.execution.name
+        await self._repository.append(name, events, state, epoch=self._epoch)
+        if state is not None:
+            self._epoch = state.lease.epoch
 
     def _batch(self) -> tuple[list[Event], Execution | None]:
         """Take what is to be stored next; the execution's state goes with the event of it."""

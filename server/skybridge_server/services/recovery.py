@@ -9,12 +9,11 @@ import structlog
 
 from skybridge_server.errors import SkybridgeError
 from skybridge_server.models.executions import Execution, ExecutionState, Failure, FailureReason
-from skybridge_server.models.functions import MIB
-from skybridge_server.models.journal import Event, Gap, GapReason, Output, OutputStream, Result
+from skybridge_server.models.journal import GapReason
 from skybridge_server.repositories.base import ExecutionRepository
 from skybridge_server.services.acceptance import Acceptance
-
-READ_BYTES = 4 * MIB
+from skybridge_server.services.journal import Journal
+from skybridge_server.services.lease import SETTLING
 
 log = structlog.get_logger(__name__)
 
@@ -22,13 +21,20 @@ log = structlog.get_logger(__name__)
 class Recovery:
     """Goes over the store once, at the start."""
 
-    def __init__(self, executions: ExecutionRepository, acceptance: Acceptance) -> None:
+    def __init__(
+        self, executions: ExecutionRepository, acceptance: Acceptance, server_id: str
+    ) -> None:
         self._executions = executions
         self._acceptance = acceptance
+        self._server_id = server_id
 
     async def run(self) -> None:
         """Let executions that waited go on, and settle all others. StorageError."""
-        for execution in await self._executions.unfinished():
+        now = datetime.now(UTC)
+        left = await self._executions.take_over(
+            self._server_id, now=now, expire_time=now + SETTLING
+        )
+        for execution in left:
             await self._recover(execution)
 
     async def _recover(self, execution: Execution) -> None:
@@ -43,40 +49,18 @@ class Recovery:
 
     async def _settle(self, execution: Execution, failure: Failure) -> None:
         now = datetime.now(UTC)
-        sequence, kept = await self._end_of_journal(execution)
-        events = []
-        if execution.state is not ExecutionState.QUEUED:
-            for stream in OutputStream:
-                sequence += 1
-                gap = Gap(stream, kept[stream], None, GapReason.RUNTIME_UNAVAILABLE)
-                events.append(Event(sequence, now, gap))
+        total = max(now - execution.create_time, timedelta(0))
         ended = replace(
             execution,
             state=failure.reason.state,
             failure=failure,
             end_time=now,
-            last_sequence=sequence + 1,
-            stdout_bytes=kept[OutputStream.STDOUT],
-            stderr_bytes=kept[OutputStream.STDERR],
-            timings=replace(
-                execution.timings, total=max(now - execution.create_time, timedelta(0))
-            ),
+            timings=replace(execution.timings, total=total),
         )
-        events.append(Event(sequence + 1, now, Result(ended)))
-        await self._executions.append(execution.name, events, ended)
+        ran = execution.state is not ExecutionState.QUEUED
+        journal = Journal(execution, self._executions, output_limit=0)
+        await journal.end(ended, gap_reason=GapReason.RUNTIME_UNAVAILABLE if ran else None)
         log.warning("execution lost", execution=str(execution.name), state=execution.state.name)
-
-    async def _end_of_journal(self, execution: Execution) -> tuple[int, dict[OutputStream, int]]:
-        """Return the last stored sequence, and how much of each stream is stored."""
-        sequence, kept = 0, dict.fromkeys(OutputStream, 0)
-        while events := await self._executions.events(
-            execution.name, after=sequence, limit_bytes=READ_BYTES
-        ):
-            sequence = events[-1].sequence
-            for event in events:
-                if isinstance(event.body, Output):
-                    kept[event.body.stream] += len(event.body.data)
-        return sequence, kept
 
 
 def _how_lost(execution: Execution) -> str:

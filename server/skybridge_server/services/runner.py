@@ -28,6 +28,7 @@ from skybridge_server.repositories.base import ExecutionRepository
 from skybridge_server.runtimes.base import Attachment, ContainerSpec, Runtime
 from skybridge_server.services import labels, outcome
 from skybridge_server.services.active import ActiveExecution
+from skybridge_server.services.lease import taken
 from skybridge_server.services.outcome import Outcome
 from skybridge_server.services.supervisor import Supervisor
 from skybridge_server.services.time_limit import seconds, time_limit
@@ -90,7 +91,8 @@ class Runner:
     async def _run_phases(self) -> Outcome:
         active = self._active
         await self._wait_for_place()
-        active.journal.change_state(ExecutionState.STARTING)
+        lease = taken(active, self._server_id)
+        active.journal.change_state(ExecutionState.STARTING, lease=lease)
         loop = asyncio.get_running_loop()
         began = loop.time()
         input_ = await self._input()
@@ -158,6 +160,8 @@ class Runner:
         self._active.container_id = await containers.create(self._container_spec(input_))
         attachment = await containers.attach(self._active.container_id)
         try:
+            # What the store has as QUEUED has never run, and nobody else may run it from here on.
+            await self._active.journal.flush()
             await containers.start(self._active.container_id)
         except BaseException:
             await attachment.close()

@@ -24,6 +24,7 @@ from skybridge_server.models.names import ExecutionName, FunctionName, new_id
 from skybridge_server.repositories.backup import Backup, Restored, back_up, restore
 from skybridge_server.repositories.schema import newest_version
 from skybridge_server.repositories.store import SqliteRepositories
+from tests.support.executions import unfinished
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -68,7 +69,7 @@ def output(sequence: int, size: int) -> Event:
 
 async def names_in(path: Path) -> set[ExecutionName]:
     store = await SqliteRepositories.open(path)
-    found = {execution.name for execution in await store.executions.unfinished()}
+    found = {execution.name for execution in await unfinished(store)}
     for name in found:
         events = await store.executions.events(name, after=0, limit_bytes=2**20)
         assert [event.sequence for event in events] in ([1], [1, 2])
@@ -240,7 +241,7 @@ async def test_a_server_that_runs_is_not_restored_under(
     with pytest.raises(FailedPreconditionError, match="in use") as caught:
         put_back(target, path)
     assert caught.value.reason == "DATABASE_IN_USE"
-    assert [each.name for each in await store.executions.unfinished()] == [name]
+    assert [each.name for each in await unfinished(store)] == [name]
     assert not [*path.parent.glob("*.replaced-*")]
 
 

@@ -57,6 +57,7 @@ asyncio.run(main())
 FULL = """
 import os, resource
 from skybridge_server.errors import StorageError
+from tests.support.executions import unfinished
 
 def limit_files_to(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
@@ -139,7 +140,7 @@ async def test_a_full_disk_fails_writes_until_there_is_room(tmp_path: Path) -> N
     acknowledged = [int(line[1]) for line in lines if line[0] == "ok"]
 
     store = await SqliteRepositories.open(path)
-    (name,) = [execution.name for execution in await store.executions.unfinished()]
+    (name,) = [execution.name for execution in await unfinished(store)]
     events = await store.executions.events(name, after=0, limit_bytes=2**24)
     assert [event.sequence for event in events] == acknowledged == [*range(1, len(events) + 1)]
     assert all(isinstance(event.body, Output) and len(event.body.data) == 5000 for event in events)

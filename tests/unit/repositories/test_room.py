@@ -16,6 +16,7 @@ from skybridge_server.models.names import ExecutionName, FunctionName, new_id
 from skybridge_server.repositories import room
 from skybridge_server.repositories.database import Job
 from skybridge_server.repositories.store import SqliteRepositories
+from tests.support.executions import unfinished
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 EVERYTHING = 2**62
@@ -59,7 +60,7 @@ async def test_the_last_room_is_for_what_was_accepted(
         await add(store)
     assert caught.value.reason == "STORAGE_FULL"
     await store.executions.append(accepted, [output(2)])
-    assert [each.name for each in await store.executions.unfinished()] == [accepted]
+    assert [each.name for each in await unfinished(store)] == [accepted]
     monkeypatch.setattr(room, "RESERVE_BYTES", 0)
     await add(store)
 

@@ -18,6 +18,7 @@ from skybridge_server.models.journal import Event, Output, OutputStream
 from skybridge_server.models.names import ExecutionName, FunctionName, new_id
 from skybridge_server.repositories import retention, upkeep
 from skybridge_server.repositories.store import SqliteRepositories
+from tests.support.executions import unfinished
 from tests.support.waiting import PATIENCE
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -87,7 +88,7 @@ async def test_a_restart_goes_on_with_what_was_deleted(
     with pytest.raises(NotFoundError):
         await again.executions.get(name)
     assert await again.executions.function_names() == [HELLO]
-    assert await again.executions.unfinished() == []
+    assert await unfinished(again) == []
     while await again.tidy():
         pass
     assert count(path, "events") == 1

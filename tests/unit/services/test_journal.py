@@ -212,10 +212,12 @@ async def test_the_store_gets_it_in_portions_and_the_state_with_its_event(
     states: list[S | None] = []
     append = desk.store.append
 
-    async def note(name: ExecutionName, events: list[Event], state: Execution | None) -> None:
+    async def note(
+        name: ExecutionName, events: list[Event], state: Execution | None, *, epoch: int
+    ) -> None:
         sizes.append(len(events))
         states.append(None if state is None else state.state)
-        await append(name, events, state)
+        await append(name, events, state, epoch=epoch)
 
     monkeypatch.setattr(desk.store, "append", note)
     await desk.journal.add_output(STDOUT, b"first")

@@ -395,9 +395,10 @@ async def test_the_first_reason_to_stop_wins(world: World) -> None:
 
 async def test_what_has_exited_cannot_be_stopped(world: World) -> None:
     await world.deployed(program=says(b"x"))
-    release = world.disk.hold("append")
     name = await world.start()
     active = world.active(name)
+    await world.runtime.gate.seen("start").wait()
+    release = world.disk.hold("append")
     await until(lambda: active._exited)
     active.stop(FailureReason.CANCELLED, "too late")
     release.set()
