@@ -11,6 +11,7 @@ from skybridge_server.models.executions import ExecutionState
 from skybridge_server.models.journal import Output
 from skybridge_server.models.names import ExecutionName
 from skybridge_server.repositories.store import SqliteRepositories
+from tests.support.executions import unfinished
 from tests.support.waiting import PATIENCE
 
 WRITERS = """
@@ -57,7 +58,6 @@ asyncio.run(main())
 FULL = """
 import os, resource
 from skybridge_server.errors import StorageError
-from tests.support.executions import unfinished
 
 def limit_files_to(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
