@@ -1,1 +1,1 @@
-"""How input gets into a function and output comes out: one contract a file."""
+"""How input gets into a function and output comes out: `stdio`, `http`, and what they need."""

@@ -49,7 +49,7 @@ class Answer:
     """Whether the instance may take another call."""
 
 
-Sink = Callable[[bytes], Awaitable[None] | None]
+Sink = Callable[[bytes], Awaitable[object] | None]
 """Takes output as it arrives, in chunks of 1 byte to 64 KiB.
 
 None: go on. An awaitable: it is awaited before the next chunk, and in the meantime the instance is
@@ -66,8 +66,9 @@ OSError: nothing listens there (yet).
 class Conversation(Protocol):
     """How an instance is spoken to.
 
-    After an error the instance is of no use any more; so is one whose call was cancelled, unless
-    the contract can tell that it has returned. Only `close` may then be called.
+    After an InstanceError the instance is of no use any more, and neither is one whose call was
+    cancelled or whose sink failed: only `close` may then be called. The owner also calls `close`
+    when the instance has ended by itself, which not every contract can see.
     """
 
     async def ready(self) -> None:
@@ -82,6 +83,7 @@ class Conversation(Protocol):
 
         A failure of the function is an answer. ProtocolError: what came is not the protocol.
         InstanceGoneError: the connection ended before the answer did; the engine may know why.
+        InvalidArgumentError: a header of the call cannot be sent; nothing was.
         """
         ...
 

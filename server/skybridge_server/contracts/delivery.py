@@ -1,0 +1,66 @@
+"""Output on its way from a connection to a sink, in order and with backpressure."""
+
+from __future__ import annotations
+
+import asyncio
+
+from skybridge_server.contracts.base import Sink
+
+CHUNK_BYTES = 64 * 1024
+HIGH_WATER_BYTES = 256 * 1024
+"""What waits for the sink before the connection is read no further."""
+
+
+class Delivery:
+    """Takes output from a protocol's callbacks, and gives it to the sink of the call's task."""
+
+    def __init__(self) -> None:
+        self._chunks: list[bytes] = []
+        self._waiting_bytes = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._source: asyncio.ReadTransport | None = None
+        self._error: Exception | None = None
+        self.finished = False
+
+    def add(self, data: bytes, source: asyncio.ReadTransport) -> None:
+        """Take output; `source` is paused while too much of it waits."""
+        self._chunks.append(data)
+        self._waiting_bytes += len(data)
+        if self._waiting_bytes > HIGH_WATER_BYTES and self._source is None:
+            self._source = source
+            source.pause_reading()
+        self._wake()
+
+    def finish(self, error: Exception | None = None) -> None:
+        """Take the end: no more output comes. Only the first one counts."""
+        if not self.finished:
+            self.finished = True
+            self._error = error
+            self._wake()
+
+    async def to(self, sink: Sink) -> None:
+        """Give everything to a sink until the end; raises the error that was the end."""
+        while self._chunks or not self.finished:
+            if not self._chunks:
+                self._waiter = asyncio.get_running_loop().create_future()
+                await self._waiter
+            chunks, self._chunks = self._chunks, []
+            for data in chunks:
+                for start in range(0, len(data), CHUNK_BYTES):
+                    waiting = sink(data[start : start + CHUNK_BYTES])
+                    if waiting is not None:
+                        await waiting
+                self._waiting_bytes -= len(data)
+            self._resume()
+        if self._error is not None:
+            raise self._error
+
+    def _resume(self) -> None:
+        if self._source is not None and self._waiting_bytes <= HIGH_WATER_BYTES:
+            if not self._source.is_closing():
+                self._source.resume_reading()
+            self._source = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
