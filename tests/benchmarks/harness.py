@@ -24,6 +24,7 @@ from skybridge.faas.v1.execution_service_pb2_grpc import ExecutionServiceStub
 from skybridge.faas.v1.function_service_pb2_grpc import FunctionServiceStub
 
 BUSYBOX = "skybridge-local/busybox:latest"
+PYTHON = "skybridge-local/python:3.11"
 READY_SECONDS = 30
 
 
@@ -52,8 +53,8 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
-    """A server of ours in a process of its own."""
+class Process:
+    """A server, ours or the bare one, in a process of its own."""
 
     address: str
     pid: int
@@ -62,6 +63,21 @@ class Server:
         """Return the memory that is resident now."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def cpu_seconds(self) -> float:
+        """Return the processor time that it has used so far, in user and kernel mode."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def descriptors(self) -> int:
+        """Return how many descriptors it has open."""
+        return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
+
+    def pin(self, cores: set[int]) -> None:
+        """Let all its threads run on these cores only, where the machine has them."""
+        if cores <= os.sched_getaffinity(self.pid):
+            for thread in Path(f"/proc/{self.pid}/task").iterdir():
+                os.sched_setaffinity(int(thread.name), cores)
 
 
 class Stubs:
@@ -82,13 +98,18 @@ class Stubs:
 
     async def deploy(self, script: str, **resources: int) -> str:
         """Create and deploy a function that runs a shell script; return its id."""
-        name = f"bench-{uuid.uuid4().hex[:12]}"
-        spec = function_pb2.FunctionSpec(
-            image=BUSYBOX,
-            command=["/bin/sh", "-c", script],
-            pull_policy=function_pb2.PULL_POLICY_NEVER,
-            resources=function_pb2.Resources(**resources),
+        return await self.deploy_spec(
+            function_pb2.FunctionSpec(
+                image=BUSYBOX,
+                command=["/bin/sh", "-c", script],
+                pull_policy=function_pb2.PULL_POLICY_NEVER,
+                resources=function_pb2.Resources(**resources),
+            )
         )
+
+    async def deploy_spec(self, spec: function_pb2.FunctionSpec) -> str:
+        """Create and deploy a function; return its id."""
+        name = f"bench-{uuid.uuid4().hex[:12]}"
         await self.functions.CreateFunction(
             function_service_pb2.CreateFunctionRequest(
                 function_id=name, function=function_pb2.Function(spec=spec)
@@ -109,7 +130,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def server(**settings: str) -> Iterator[Server]:
+def server(**settings: str) -> Iterator[Process]:
     """Run a server of ours on a database of its own."""
     with tempfile.TemporaryDirectory() as folder:
         address = f"127.0.0.1:{free_port()}"
@@ -123,17 +144,17 @@ def server(**settings: str) -> Iterator[Server]:
         }
         with _process([sys.executable, "-m", "skybridge_server", "serve"], environment) as pid:
             _wait_for(address)
-            yield Server(address, pid)
+            yield Process(address, pid)
 
 
 @contextmanager
-def echo() -> Iterator[str]:
-    """Run a bare grpc.aio echo; yields its address."""
+def echo() -> Iterator[Process]:
+    """Run a bare grpc.aio echo."""
     address = f"127.0.0.1:{free_port()}"
     program = Path(__file__).with_name("echo.py")
-    with _process([sys.executable, str(program), address], dict(os.environ)):
+    with _process([sys.executable, str(program), address], dict(os.environ)) as pid:
         _wait_for(address)
-        yield address
+        yield Process(address, pid)
 
 
 @contextmanager

@@ -27,8 +27,8 @@ SPEC = FunctionSpec(image="docker.io/library/busybox:1.36", env={"GREETING": "he
 
 async def run() -> list[Result]:
     """Measure in turn, so that a drift of the machine hits both."""
-    with server() as ours, echo_server() as address:
-        async with Stubs(ours.address) as stubs, Stubs(address) as floor:
+    with server() as ours, echo_server() as floor_process:
+        async with Stubs(ours.address) as stubs, Stubs(floor_process.address) as floor:
             say = echo.call(floor.channel)
             message = StartExecutionRequest(function="hello", input=b"x" * 1024)
             numbers = itertools.count()

@@ -20,7 +20,7 @@ from skybridge.faas.v1.execution_service_pb2 import (
     WatchExecutionResponse,
 )
 from tests.benchmarks.bare import Bare
-from tests.benchmarks.harness import Result, Server, Stubs, server
+from tests.benchmarks.harness import Process, Result, Stubs, server
 
 MIB = 1024 * 1024
 SIZE = 256 * MIB
@@ -44,7 +44,7 @@ async def run() -> list[Result]:
     return [*rates, stalled, first]
 
 
-async def _rates(bare: Bare, stubs: Stubs, name: str, ours: Server) -> list[Result]:
+async def _rates(bare: Bare, stubs: Stubs, name: str, ours: Process) -> list[Result]:
     floors, rates, growth = [], [], 0
     for _ in range(ROUNDS):
         seconds = await asyncio.to_thread(bare.read, SCRIPT, SIZE)
@@ -65,7 +65,7 @@ async def _rates(bare: Bare, stubs: Stubs, name: str, ours: Server) -> list[Resu
     ]
 
 
-async def _peak(ours: Server) -> list[int]:
+async def _peak(ours: Process) -> list[int]:
     """Sample the memory of the server until cancelled."""
     samples = [ours.rss_bytes()]
     try:
