@@ -105,17 +105,21 @@ async def test_a_full_queue_refuses_and_says_when_to_come_back(world: World) -> 
 
 async def test_two_hundred_callers_on_a_limit_of_four(world: World) -> None:
     at_once = most = 0
+    all_have_come = asyncio.Event()
 
     async def program(_process: FakeProcess) -> int:
         nonlocal at_once, most
         at_once += 1
         most = max(most, at_once)
-        await asyncio.sleep(0.1)
+        await all_have_come.wait()
         at_once -= 1
         return 0
 
     await world.deployed(program=program)
-    calls = await asyncio.gather(*(world.execute() for _ in range(200)), return_exceptions=True)
+    callers = [asyncio.create_task(world.execute()) for _ in range(200)]
+    await until(lambda: sum(caller.done() for caller in callers) == 96)
+    all_have_come.set()
+    calls = await asyncio.gather(*callers, return_exceptions=True)
     ended = Counter(c.state.name if isinstance(c, Execution) else type(c).__name__ for c in calls)
     assert ended == {"SUCCEEDED": 104, "ResourceExhaustedError": 96}
     assert most == 4
