@@ -123,11 +123,15 @@ def start(
     function: str,
     input: bytes = b"",  # noqa: A002 - the API's word
     *,
+    start_time: dt.datetime | None = None,
     request_id: str = "",
     timeout: float | None = None,
     **fields: Unpack[ExecutionFields],
 ) -> Unary[Execution]:
     """Starts an execution and returns once it is durably queued; it is bound to no caller.
+
+    With `start_time`, at most 30 days from now, it waits until then. If it fails, it is tried
+    again as the function's `max_attempts` and the other fields of its retry policy say.
 
     Raises what `execute` raises.
     """
@@ -136,6 +140,7 @@ def start(
         input=input,
         options=_options(fields),
         request_id=new_request_id(request_id),
+        start_time=None if start_time is None else _timestamp("start_time", start_time),
     )
     return unary(lambda s: s.executions.StartExecution, request, lambda a: a.execution, timeout)
 
@@ -273,18 +278,20 @@ def logs(
     tail_lines: int = 0,
     since: dt.datetime | None = None,
     stream: Literal["stdout", "stderr"] | None = None,
+    attempt: int = 0,
     timeout: float | None = None,
 ) -> Stream[ReadLogsResponse]:
     """Gives what an execution, or all executions of a function, wrote; the oldest first.
 
     A bare id means a function. `follow` goes on as new output comes; `tail_lines` starts
-    with the last lines only, `since` leaves out what is older.
+    with the last lines only, `since` leaves out what is older. Of an execution it gives what
+    the last `attempt` wrote, or the one that is asked for.
 
-    Raises InvalidArgumentError, NotFoundError.
+    Raises InvalidArgumentError, NotFoundError, OutOfRangeError.
     """
-    request = ReadLogsRequest(name=name, follow=follow, tail_lines=tail_lines)
+    request = ReadLogsRequest(name=name, follow=follow, tail_lines=tail_lines, attempt=attempt)
     if since is not None:
-        request.since.CopyFrom(_timestamp(since))
+        request.since.CopyFrom(_timestamp("since", since))
     if stream is not None:
         request.stream = OutputStream.ValueType(enum_value(OutputStream.DESCRIPTOR, stream))
     return Stream(lambda s: s.executions.ReadLogs, request, whole, timeout)
@@ -328,10 +335,10 @@ def _polls(execution: str, deadline: Deadline) -> Iterator[Unary[Execution]]:
             return
 
 
-def _timestamp(moment: dt.datetime) -> Timestamp:
+def _timestamp(name: str, moment: dt.datetime) -> Timestamp:
     """Raises ValueError for a time without a zone, which could mean any."""
     if moment.tzinfo is None:
-        raise ValueError("since: a time needs a zone, such as datetime.now(UTC)")
+        raise ValueError(f"{name}: a time needs a zone, such as datetime.now(UTC)")
     message = Timestamp()
     message.FromDatetime(moment)
     return message

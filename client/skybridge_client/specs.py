@@ -50,6 +50,14 @@ class FunctionFields(TypedDict, total=False):
     execution_age: float
     max_executions: int
     max_revisions: int
+    max_attempts: int
+    initial_backoff: float
+    max_backoff: float
+    backoff_coefficient: float
+    backoff_jitter: float
+    retry_max_age: float
+    retry_on: Sequence[str]
+    retry_exit_codes: Sequence[int]
 
 
 PATHS: dict[str, str] = {
@@ -81,6 +89,14 @@ PATHS: dict[str, str] = {
     "execution_age": "spec.retention.execution_age",
     "max_executions": "spec.retention.executions",
     "max_revisions": "spec.retention.revisions",
+    "max_attempts": "spec.retry_policy.max_attempts",
+    "initial_backoff": "spec.retry_policy.initial_backoff",
+    "max_backoff": "spec.retry_policy.max_backoff",
+    "backoff_coefficient": "spec.retry_policy.backoff_coefficient",
+    "backoff_jitter": "spec.retry_policy.jitter",
+    "retry_max_age": "spec.retry_policy.max_age",
+    "retry_on": "spec.retry_policy.retry_on",
+    "retry_exit_codes": "spec.retry_policy.exit_codes",
 }
 """Keyword to path in Function."""
 
@@ -146,7 +162,9 @@ def _set(message: Message, path: str, value: Any) -> None:
         getattr(message, name).update(value)
     elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
         message.ClearField(name)
-        getattr(message, name).extend(value)
+        kind: Any = field.enum_type
+        items = [enum_value(kind, word) for word in value] if kind else value
+        getattr(message, name).extend(items)
     elif field.message_type is Duration.DESCRIPTOR:
         getattr(message, name).CopyFrom(duration(value))
     else:

@@ -30,7 +30,9 @@ from skybridge_server.runtimes.base import Credentials, Runtime
 from skybridge_server.runtimes.docker_engine import DockerRuntime
 from skybridge_server.services import labels
 from skybridge_server.services.acceptance import Acceptance
+from skybridge_server.services.alarm import Alarm
 from skybridge_server.services.clock import SYSTEM_CLOCK, Clock
+from skybridge_server.services.delays import Delays
 from skybridge_server.services.deployments import DeploymentService
 from skybridge_server.services.engines import Engines
 from skybridge_server.services.executions import ExecutionService
@@ -43,6 +45,7 @@ from skybridge_server.services.pulled_images import PulledImages
 from skybridge_server.services.recovery import Recovery
 from skybridge_server.services.registry import Registry
 from skybridge_server.services.retention import RetentionService
+from skybridge_server.services.retries import Retries
 from skybridge_server.services.rules import Limits
 from skybridge_server.services.scheduler import Scheduler
 from skybridge_server.services.schedules import ScheduleService
@@ -68,6 +71,8 @@ class Services:
     recovery: Recovery
     sweeper: Sweeper
     scheduler: Scheduler
+    delays: Delays
+    delays_alarm: Alarm
 
 
 def runtimes(settings: Settings, server_id: str = "") -> dict[str, Runtime]:
@@ -116,15 +121,24 @@ def wire(
     server_id: str,
     clock: Clock = SYSTEM_CLOCK,
 ) -> Services:
-    """Make all services over a store and engines, whichever they are; schedules have a `clock`."""
+    """Make all services over a store and engines, whichever they are.
+
+    `clock`: what plans are made by, those of schedules and those of delayed executions.
+    """
     slots = Slots(bounds.max_concurrent_executions, bounds.max_queued_executions)
     telemetry = Telemetry(registry_of_metrics, slots)
-    registry = Registry(repositories.executions, engines, telemetry, server_id)
-    acceptance = Acceptance(repositories, engines, slots, registry)
+    retries = Retries(clock)
+    delays_alarm = Alarm("delayed executions", clock)
+    registry = Registry(
+        repositories.executions, engines, telemetry, retries, server_id, delays_alarm.wake
+    )
+    acceptance = Acceptance(repositories, engines, slots, registry, clock, delays_alarm.wake)
+    recovery = Recovery(repositories, acceptance, retries, server_id)
+    delays = Delays(repositories.waiting, recovery, registry, slots, clock)
     watching = Watching(repositories.executions, registry)
     logs = LogService(repositories, registry, watching)
     executions = ExecutionService(
-        repositories.executions, acceptance, registry, watching, logs, engines
+        repositories.executions, acceptance, registry, watching, logs, engines, delays
     )
     functions = FunctionService(repositories, executions)
     pulled_images = PulledImages(repositories.images, engines)
@@ -139,9 +153,11 @@ def wire(
         pulled_images=pulled_images,
         system=SystemService(engines, slots, bounds, server_id=server_id, version=__version__),
         registry=registry,
-        recovery=Recovery(repositories.executions, acceptance, server_id),
+        recovery=recovery,
         sweeper=Sweeper(registry, engines, server_id),
         scheduler=scheduler,
+        delays=delays,
+        delays_alarm=delays_alarm,
     )
 
 
@@ -211,7 +227,8 @@ async def serve(
         opened.push_async_exit(drain)
         engines.on_change(lambda: server.health.set_execution_serving(engines.ready))
         server.health.set_execution_serving(engines.ready)
-        opened.push_async_callback(services.scheduler.close)  # nothing new starts while it drains
+        for timer in (services.scheduler, services.delays_alarm):
+            opened.push_async_callback(timer.close)  # nothing new starts while it drains
         addresses = Addresses(
             grpc=await server.start(),
             metrics=_open_metrics(settings, collectors, opened),
@@ -219,6 +236,7 @@ async def serve(
             runtime=_describe(engines),
         )
         await services.scheduler.open()
+        await services.delays_alarm.open(services.delays.run_due)
         on_ready(addresses)
         await stop.wait()
 

@@ -48,6 +48,7 @@ TOO_MUCH = {
     "pull_policy": 9,
     "runtime": "no such",
     "retention": {"execution_age": NEGATIVE, "executions": -1, "revisions": 2_000_000},
+    "retry_policy": {"max_attempts": 101, "jitter": 2, "retry_on": [1, 8, 99], "exit_codes": [256]},
 }
 TOO_MUCH_PATHS = {
     "image",
@@ -80,6 +81,11 @@ TOO_MUCH_PATHS = {
     "retention.execution_age",
     "retention.executions",
     "retention.revisions",
+    "retry_policy.max_attempts",
+    "retry_policy.jitter",
+    "retry_policy.retry_on[1]",
+    "retry_policy.retry_on[2]",
+    "retry_policy.exit_codes",
 }
 """Paths below `function.spec`, more than the 25 that an answer has room for."""
 

@@ -55,6 +55,11 @@ WRITTEN: dict[str, list[str]] = {
     "shutdown_grace": ["--shutdown-grace", "0s"],
     "writable_root": ["--writable-root"],
     "execution_age": ["--execution-age", "1h"],
+    "initial_backoff": ["--initial-backoff", "500ms"],
+    "max_backoff": ["--max-backoff", "1m30s"],
+    "retry_max_age": ["--retry-max-age", "1h"],
+    "retry_on": ["--retry-on", "exit_code", "--retry-on", "lost"],
+    "retry_exit_codes": ["--retry-exit-code", "75", "--retry-exit-code", "111"],
 }
 
 

@@ -391,6 +391,14 @@ def test_the_command_reads_no_stdin_that_is_not_piped(server: Scripted) -> None:
 # start
 
 
+def test_start_can_wait_for_its_time(server: Scripted) -> None:
+    started = service.StartExecutionResponse(execution=Execution(name=NAME))
+    server.on("StartExecution", started)
+    assert skybridge(server, "start", "hello", "--at", "2026-01-31T12:00:00Z").code == 0
+    [request] = server.asked("StartExecution")
+    assert request.start_time.ToJsonString() == "2026-01-31T12:00:00Z"
+
+
 def test_start_prints_the_id_and_says_how_to_follow(server: Scripted) -> None:
     started = service.StartExecutionResponse(execution=Execution(name=NAME))
     for _ in range(3):

@@ -60,6 +60,12 @@ def test_since_is_a_moment_or_so_long_ago() -> None:
     assert text.parse_since("2026-01-31T12:00:00").tzinfo is dt.UTC
 
 
+def test_a_start_is_a_moment_or_so_far_ahead() -> None:
+    ahead = text.parse_start("5m") - dt.datetime.now(dt.UTC)
+    assert dt.timedelta(minutes=4) < ahead < dt.timedelta(minutes=6)
+    assert text.parse_start("2026-01-31T12:00:00Z") == dt.datetime(2026, 1, 31, 12, tzinfo=dt.UTC)
+
+
 @pytest.mark.parametrize(
     ("nanos", "shown"),
     [

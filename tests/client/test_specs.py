@@ -39,6 +39,14 @@ FIELDS: list[tuple[str, Any, Any]] = [
     ("execution_age", 3600, Duration(seconds=3600)),
     ("max_executions", 7, 7),
     ("max_revisions", 8, 8),
+    ("max_attempts", 5, 5),
+    ("initial_backoff", 0.5, Duration(nanos=500_000_000)),
+    ("max_backoff", 90.0, Duration(seconds=90)),
+    ("backoff_coefficient", 1.5, 1.5),
+    ("backoff_jitter", 0.25, 0.25),
+    ("retry_max_age", 3600.0, Duration(seconds=3600)),
+    ("retry_on", ["exit_code", "lost"], [1, 16]),
+    ("retry_exit_codes", [75, 111], [75, 111]),
 ]
 
 

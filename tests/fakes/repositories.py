@@ -15,7 +15,7 @@ from skybridge_server.errors import (
     LeaseLostError,
     NotFoundError,
 )
-from skybridge_server.models.executions import Execution, ExecutionState, Lease
+from skybridge_server.models.executions import Attempt, Execution, ExecutionState, Lease
 from skybridge_server.models.functions import Function, FunctionState, PulledImage, Revision
 from skybridge_server.models.journal import Event, Output, OutputStream, Result
 from skybridge_server.models.metrics import FunctionMetrics, LatencySummary
@@ -43,6 +43,7 @@ class FakeRepositories:
     def __init__(self) -> None:
         self.requests = FakeRequests()
         self.executions = FakeExecutions(self.requests)
+        self.waiting = FakeWaiting(self.executions)
         self.revisions = FakeRevisions(self.requests)
         self.functions = FakeFunctions(self.requests, self.revisions, self.executions)
         self.revisions.functions = self.functions
@@ -252,6 +253,7 @@ class FakeExecutions:
         self.rows: dict[ExecutionName, Execution] = {}
         self.inputs: dict[ExecutionName, bytes] = {}
         self.journals: dict[ExecutionName, list[Event]] = {}
+        self.attempts_of: dict[ExecutionName, list[Attempt]] = {}
         self._order: dict[ExecutionName, int] = {}
         self._requests = requests
 
@@ -280,6 +282,7 @@ class FakeExecutions:
         execution: Execution | None = None,
         *,
         epoch: int = 0,
+        attempt: Attempt | None = None,
     ) -> None:
         stored = await self.get(name)
         if stored.lease.epoch != epoch or stored.state.final:
@@ -287,6 +290,8 @@ class FakeExecutions:
         self.journals[name].extend(events)
         if execution is not None:
             self.rows[name] = execution
+        if attempt is not None:
+            self.attempts_of.setdefault(name, []).append(attempt)
 
     async def get(self, name: ExecutionName) -> Execution:
         if name not in self.rows:
@@ -305,6 +310,10 @@ class FakeExecutions:
             descending=query.descending,
         )
 
+    async def attempts(self, name: ExecutionName) -> Sequence[Attempt]:
+        await self.get(name)
+        return self.attempts_of.get(name, [])
+
     async def take_over(
         self, owner: str, *, now: datetime, expire_time: datetime
     ) -> Sequence[Execution]:
@@ -320,13 +329,16 @@ class FakeExecutions:
         mine = [
             self._as_journalled(execution)
             for execution in self.running()
-            if execution.state is ExecutionState.QUEUED or execution.lease.owner == owner
+            if (execution.state is ExecutionState.QUEUED and execution.not_before is None)
+            or execution.lease.owner == owner
         ]
         return sorted(mine, key=lambda execution: execution.create_time)
 
     def _as_journalled(self, execution: Execution) -> Execution:
         events = self.journals[execution.name]
-        outputs = [event.body for event in events if isinstance(event.body, Output)]
+        before = [attempt.last_sequence for attempt in self.attempts_of.get(execution.name, [])]
+        last = events[max(before, default=0) :]
+        outputs = [event.body for event in last if isinstance(event.body, Output)]
         kept = dict.fromkeys(OutputStream, 0)
         for output in outputs:
             kept[output.stream] = output.offset + len(output.data)
@@ -361,15 +373,15 @@ class FakeExecutions:
         return data[max(0, len(data) - limit) :]
 
     async def _output(self, name: ExecutionName, stream: OutputStream) -> bytes:
-        await self.get(name)
-        bodies = (event.body for event in self.journals[name])
+        before = [attempt.last_sequence for attempt in await self.attempts(name)]
+        bodies = (event.body for event in self.journals[name][max(before, default=0) :])
         return b"".join(b.data for b in bodies if isinstance(b, Output) and b.stream == stream)
 
     async def delete(self, name: ExecutionName) -> None:
         if not (await self.get(name)).state.final:
             raise FailedPreconditionError("it has not ended", reason="EXECUTION_UNFINISHED")
-        for rows in (self.rows, self.inputs, self.journals):
-            del rows[name]
+        for rows in (self.rows, self.inputs, self.journals, self.attempts_of):
+            rows.pop(name, None)
 
     async def function_names(self) -> Sequence[FunctionName]:
         return sorted({execution.function for execution in self.rows.values()}, key=_sort_key)
@@ -414,6 +426,38 @@ class FakeExecutions:
             cpu=sum((execution.usage.cpu or timedelta() for execution in found), timedelta()),
             peak_memory_bytes=max((e.usage.peak_memory_bytes or 0 for e in found), default=0),
         )
+
+
+class FakeWaiting:
+    """Executions that wait for their time."""
+
+    def __init__(self, executions: FakeExecutions) -> None:
+        self._executions = executions
+
+    async def next_time(self) -> datetime | None:
+        return min((time for time, _ in self._waiting()), default=None)
+
+    async def claim_due(self, now: datetime, limit: int) -> Sequence[Execution]:
+        due = sorted((time, name) for time, name in self._waiting() if time <= now)[:limit]
+        return [self._claim(name) for _, name in due]
+
+    async def claim(self, name: ExecutionName) -> Execution | None:
+        waits = any(each == name for _, each in self._waiting())
+        return self._claim(name) if waits else None
+
+    async def of_function(self, function_uid: str, limit: int) -> Sequence[ExecutionName]:
+        rows = self._executions.rows
+        mine = [name for _, name in self._waiting() if rows[name].function_uid == function_uid]
+        return mine[:limit]
+
+    def _waiting(self) -> Sequence[tuple[datetime, ExecutionName]]:
+        rows = self._executions.rows
+        return [(row.not_before, name) for name, row in rows.items() if row.not_before]
+
+    def _claim(self, name: ExecutionName) -> Execution:
+        waited = self._executions.rows[name]
+        self._executions.rows[name] = replace(waited, not_before=None)
+        return waited
 
 
 class FakeImages:

@@ -133,6 +133,9 @@ def logs(
     stream: Annotated[
         Literal["stdout", "stderr"] | None, typer.Option(help="Only one of the two.")
     ] = None,
+    attempt: Annotated[
+        int, typer.Option(min=0, help="Which attempt of an execution; 0: the last.")
+    ] = 0,
 ) -> None:
     """Show what an execution, or all executions of a function, wrote."""
     for entry in session.client.logs(
@@ -141,6 +144,7 @@ def logs(
         tail_lines=tail,
         since=parsed(text.parse_since, since) if since else None,
         stream=stream,
+        attempt=attempt,
         timeout=session.timeout,
     ):
         if session.json:

@@ -38,6 +38,9 @@ _KEYS = {
 }
 
 
+_DURATIONS = ("_timeout", "_grace", "_age", "_backoff")
+
+
 class ManifestError(ValueError):
     """The file cannot be used; the message names everything that is wrong with it."""
 
@@ -109,4 +112,4 @@ def _value(path: Path, key: str, value: Any) -> Any:
 def _parser(key: str) -> Any:
     if key.endswith("_bytes"):
         return parse_size
-    return parse_duration if key.endswith(("_timeout", "_grace")) else None
+    return parse_duration if key.endswith(_DURATIONS) else None

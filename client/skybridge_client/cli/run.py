@@ -95,6 +95,7 @@ def run(
     "start",
     "skybridge start hello Ada",
     "skybridge executions wait $(skybridge start hello Ada -o name)",
+    "skybridge start hello Ada --at 90m",
     options=OPTIONS,
 )
 def start(
@@ -103,10 +104,17 @@ def start(
     given: dict[str, Any],
     input_: Input = None,
     file: InputFile = None,
+    at: Annotated[
+        str, typer.Option(metavar="WHEN", help="Not before: 5m, 2026-01-31T12:00:00Z.")
+    ] = "",
 ) -> None:
-    """Start a function and return; it is bound to no caller."""
+    """Start a function and return; it is bound to no caller.
+
+    If it fails, it is tried again where the function has more than one --max-attempts.
+    """
     data = read_input(input_, file)
-    execution = session.client.start(name, data, **execution_fields(given))
+    start_time = parsed(text.parse_start, at) if at else None
+    execution = session.client.start(name, data, start_time=start_time, **execution_fields(given))
     if session.form is not Format.TABLE:
         show(execution, session.form)
         return

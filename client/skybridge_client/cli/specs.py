@@ -59,6 +59,20 @@ OPTIONS: dict[str, Any] = {
     "execution_age": _option(float, "--execution-age", "Executions kept so long.", **_TIME),
     "max_executions": _option(int, "--max-executions", "Executions that are kept."),
     "max_revisions": _option(int, "--max-revisions", "Revisions that are kept."),
+    "max_attempts": _option(int, "--max-attempts", "Attempts in all, where nobody waits."),
+    "initial_backoff": _option(float, "--initial-backoff", "To the second attempt.", **_TIME),
+    "max_backoff": _option(float, "--max-backoff", "Between two attempts at most.", **_TIME),
+    "backoff_coefficient": _option(
+        float, "--backoff-coefficient", "How many times longer each further backoff is."
+    ),
+    "backoff_jitter": _option(float, "--backoff-jitter", "Share left to chance, 0 to 1."),
+    "retry_max_age": _option(float, "--retry-max-age", "No attempt begins later.", **_TIME),
+    "retry_on": _option(
+        list[str], "--retry-on", "A failure to try again, such as exit_code; repeatable."
+    ),
+    "retry_exit_codes": _option(
+        list[int], "--retry-exit-code", "Only with this exit code; repeatable."
+    ),
 }
 """An option for each keyword of FunctionFields."""
 

@@ -41,8 +41,18 @@ def parse_duration(text: str) -> float:
 
 def parse_since(text: str) -> dt.datetime:
     """A moment: `5m` ago, or a time like `2026-01-31T12:00:00Z`. Raises ValueError."""
+    return _parse_moment(text, -1)
+
+
+def parse_start(text: str) -> dt.datetime:
+    """A moment: in `5m`, or a time like `2026-01-31T12:00:00Z`. Raises ValueError."""
+    return _parse_moment(text, 1)
+
+
+def _parse_moment(text: str, direction: int) -> dt.datetime:
     try:
-        return dt.datetime.now(dt.UTC) - dt.timedelta(seconds=parse_duration(text))
+        away = dt.timedelta(seconds=parse_duration(text))
+        return dt.datetime.now(dt.UTC) + direction * away
     except ValueError:
         pass
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from skybridge_server.api.convert.executions import (
 )
 from skybridge_server.api.requests import request_key
 from skybridge_server.models.executions import Execution
-from skybridge_server.models.names import ExecutionName
+from skybridge_server.models.names import ExecutionName, FunctionName
 from skybridge_server.services import rules
 from skybridge_server.services.attach import AttachSession
 from skybridge_server.services.executions import ExecutionService
@@ -60,7 +61,8 @@ class ExecutionServicer(ExecutionServiceServicer):
         self, request: pb.StartExecutionRequest, context: Context
     ) -> pb.StartExecutionResponse:
         with Violations() as wrong:
-            wanted = self._wanted("StartExecution", request, wrong)
+            start_time = asked.start_time(request, wrong)
+            wanted = replace(self._wanted("StartExecution", request, wrong), start_time=start_time)
         execution = await self._executions.start(wanted)
         return pb.StartExecutionResponse(execution=await self._full(execution))
 
@@ -161,6 +163,8 @@ class ExecutionServicer(ExecutionServiceServicer):
         with Violations() as wrong:
             target = names.execution_or_function(request.name, "name", wrong)
             query = asked.log_query(request, wrong)
+            if query.attempt and isinstance(target, FunctionName):
+                wrong.add("attempt", "is only for the logs of an execution")
         entries = self._executions.logs(target, query)
         async with aclosing(entries):
             async for entry in entries:
@@ -208,10 +212,11 @@ class ExecutionServicer(ExecutionServiceServicer):
         return wanted
 
     async def _full(self, execution: Execution) -> execution_pb2.Execution:
-        """Return an execution with what it wrote, once it has ended."""
+        """Return an execution with its attempts and, once it has ended, what the last one wrote."""
+        attempts = await self._executions.attempts(execution)
         if not execution.state.final:
-            return execution_to_proto(execution)
-        return execution_to_proto(execution, await self._executions.output(execution))
+            return execution_to_proto(execution, attempts=attempts)
+        return execution_to_proto(execution, await self._executions.output(execution), attempts)
 
 
 async def _announce(context: grpc.aio.ServicerContext[Any, Any], name: ExecutionName) -> None:

@@ -22,6 +22,7 @@ def environment(
         "SKYBRIDGE_EXECUTION_ID": execution.name.execution,
         "SKYBRIDGE_FUNCTION": str(execution.function),
         "SKYBRIDGE_REVISION": str(execution.revision),
+        "SKYBRIDGE_ATTEMPT": str(execution.attempt),
         "SKYBRIDGE_DEADLINE": deadline.isoformat(timespec="milliseconds"),
     }
     if execution.traceparent:

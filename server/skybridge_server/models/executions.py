@@ -29,11 +29,12 @@ class ExecutionState(enum.IntEnum):
 _S = ExecutionState
 _ENDS = frozenset({_S.SUCCEEDED, _S.FAILED, _S.TIMED_OUT, _S.CANCELLED})
 
+# An attempt that another one follows ends in QUEUED.
 TRANSITIONS: dict[ExecutionState, frozenset[ExecutionState]] = {
-    _S.QUEUED: frozenset({_S.STARTING, _S.FAILED, _S.TIMED_OUT, _S.CANCELLED}),
-    _S.STARTING: frozenset({_S.RUNNING, _S.CANCELLING}) | _ENDS,
-    _S.RUNNING: frozenset({_S.CANCELLING}) | _ENDS,
-    _S.CANCELLING: _ENDS,
+    _S.QUEUED: frozenset({_S.STARTING, _S.FAILED, _S.TIMED_OUT, _S.CANCELLED, _S.QUEUED}),
+    _S.STARTING: frozenset({_S.RUNNING, _S.CANCELLING, _S.QUEUED}) | _ENDS,
+    _S.RUNNING: frozenset({_S.CANCELLING, _S.QUEUED}) | _ENDS,
+    _S.CANCELLING: _ENDS | {_S.QUEUED},
     _S.SUCCEEDED: frozenset(),
     _S.FAILED: frozenset(),
     _S.TIMED_OUT: frozenset(),
@@ -140,6 +141,12 @@ class Execution:
     """Asked for by the caller; None: the function's."""
     interactive: bool = False
     """Whether callers write its stdin while it runs; nothing of it is stored."""
+    background: bool = False
+    """Whether no caller waits for it, so that the server tries again what fails."""
+    due_time: datetime | None = None
+    """When it was to start, if that was after its acceptance."""
+    not_before: datetime | None = None
+    """Until when it waits in the store, for `due_time` or its next attempt; None: no longer."""
     traceparent: str = ""
     exit_code: int | None = None
     stdout_bytes: int = 0
@@ -155,3 +162,26 @@ class Execution:
     lease: Lease = Lease()
     input_given: bool = False
     """Whether its process has been handed all of its input; only then can others go on with it."""
+
+    @property
+    def ready_time(self) -> datetime:
+        """When it could start for the first time: its timings count from here."""
+        return self.due_time or self.create_time
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An attempt of an execution, as it ended; another one followed it."""
+
+    number: int
+    failure: Failure
+    exit_code: int | None
+    stdout_bytes: int
+    stderr_bytes: int
+    last_sequence: int
+    """Sequence of its last event in the execution's journal."""
+    cold_start: bool
+    timings: Timings
+    usage: Usage
+    start_time: datetime | None
+    end_time: datetime

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from skybridge_server.models.names import FunctionName, RevisionName
+from skybridge_server.models.retries import RetryPolicy
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -121,6 +122,7 @@ class FunctionSpec:
     pull_policy: PullPolicy = PullPolicy.IF_NOT_PRESENT
     runtime: str = ""
     retention: Retention = Retention()
+    retry_policy: RetryPolicy = field(default_factory=RetryPolicy)
 
 
 @dataclass(frozen=True, slots=True)

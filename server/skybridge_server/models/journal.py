@@ -29,6 +29,7 @@ class StateChange:
     """The execution entered a state that is not final."""
 
     state: ExecutionState
+    attempt: int = 1
 
 
 @dataclass(frozen=True, slots=True)

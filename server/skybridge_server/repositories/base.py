@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
-from skybridge_server.models.executions import Execution
+from skybridge_server.models.executions import Attempt, Execution
 from skybridge_server.models.functions import Function, PulledImage, Revision
 from skybridge_server.models.journal import Event, OutputStream
 from skybridge_server.models.metrics import FunctionMetrics
@@ -142,9 +142,11 @@ class ExecutionRepository(Protocol):
         execution: Execution | None = None,
         *,
         epoch: int = 0,
+        attempt: Attempt | None = None,
     ) -> None:
         """Append events to a journal and, if given, replace the execution's stored state.
 
+        `attempt`: the one that ended so; `execution` is then the one that waits for the next.
         LeaseLostError: the lease has another epoch than `epoch`, or the execution has ended. So
         an `execution` whose lease has the next epoch takes the lease, and of several who read the
         same epoch only one can; one without an owner gives it back.
@@ -166,6 +168,10 @@ class ExecutionRepository(Protocol):
         """Return a page of executions in the order of the query."""
         ...
 
+    async def attempts(self, name: ExecutionName) -> Sequence[Attempt]:
+        """Return the attempts of an execution that others followed, in order. NotFoundError."""
+        ...
+
     async def take_over(
         self, owner: str, *, now: datetime, expire_time: datetime
     ) -> Sequence[Execution]:
@@ -173,8 +179,9 @@ class ExecutionRepository(Protocol):
 
         That is what an earlier process of this `owner` held, what nobody holds, and what has
         expired by `now`; each epoch goes up by one, and the leases last until `expire_time` at
-        least. Returns them, and all that wait, the oldest first. Their `last_sequence`,
-        `stdout_bytes` and `stderr_bytes` are what their journals hold.
+        least. Returns them, and all that wait for a place, not for their time; the oldest first.
+        Their `last_sequence` is what their journals hold, and their `stdout_bytes` and
+        `stderr_bytes` what those hold of the last attempt.
         """
         ...
 
@@ -187,11 +194,11 @@ class ExecutionRepository(Protocol):
         ...
 
     async def output(self, name: ExecutionName, stream: OutputStream, limit: int) -> bytes:
-        """Return the first `limit` bytes that were kept of a stream."""
+        """Return the first `limit` bytes that were kept of a stream of the last attempt."""
         ...
 
     async def output_tail(self, name: ExecutionName, stream: OutputStream, limit: int) -> bytes:
-        """Return the last `limit` bytes that were kept of a stream."""
+        """Return the last `limit` bytes that were kept of a stream of the last attempt."""
         ...
 
     async def delete(self, name: ExecutionName) -> None:
@@ -218,6 +225,30 @@ class ExecutionRepository(Protocol):
         self, function: Function, *, start_time: datetime, end_time: datetime
     ) -> FunctionMetrics:
         """Sum up the executions of a function that were created in [start_time, end_time)."""
+        ...
+
+
+class WaitingRepository(Protocol):
+    """Executions that wait for their time: those with `not_before`.
+
+    Who claims one gets it as it waited, and has to let it go on; in the store it then waits for
+    nothing but a place, so that a server that starts lets it go on, too.
+    """
+
+    async def next_time(self) -> datetime | None:
+        """Return the earliest `not_before`."""
+        ...
+
+    async def claim_due(self, now: datetime, limit: int) -> Sequence[Execution]:
+        """Claim executions whose time has come, the longest waiting first."""
+        ...
+
+    async def claim(self, name: ExecutionName) -> Execution | None:
+        """Claim an execution before its time; None if it does not wait."""
+        ...
+
+    async def of_function(self, function_uid: str, limit: int) -> Sequence[ExecutionName]:
+        """Return executions of a function that wait."""
         ...
 
 
@@ -324,6 +355,8 @@ class Repositories(Protocol):
     def revisions(self) -> RevisionRepository: ...
     @property
     def executions(self) -> ExecutionRepository: ...
+    @property
+    def waiting(self) -> WaitingRepository: ...
     @property
     def schedules(self) -> ScheduleRepository: ...
     @property

@@ -49,8 +49,8 @@ def values_of(event: Event) -> tuple[Any, ...]:
 
 def _body_values(body: EventBody) -> tuple[Any, ...]:
     match body:
-        case StateChange(state):
-            return (Kind.STATE, state, None, None, None, None)
+        case StateChange(state, attempt):
+            return (Kind.STATE, state, None, None, attempt if attempt > 1 else None, None)
         case Output(stream, offset, data):
             return (Kind.OUTPUT, None, stream, offset, len(data), data)
         case Gap(stream, offset, length, reason):
@@ -65,7 +65,7 @@ def from_values(values: Sequence[Any], execution: Callable[[], Execution]) -> Ev
     body: EventBody
     match Kind(kind):
         case Kind.STATE:
-            body = StateChange(ExecutionState(code))
+            body = StateChange(ExecutionState(code), length or 1)
         case Kind.OUTPUT:
             body = Output(OutputStream(stream), offset, bytes(data))
         case Kind.GAP:

@@ -36,8 +36,13 @@ FIXED = (
     Row.interactive,
     Row.traceparent,
     Row.labels,
+    Row.background,
+    Row.due_time,
 )
 """What never changes; indexes stand on these, so that an update leaves them alone."""
+
+WAITING = (Row.not_before,)
+"""What changes only for the few that wait for their time: an update of others leaves it alone."""
 
 CHANGING = (
     Row.state,
@@ -65,7 +70,7 @@ CHANGING = (
     Row.input_given,
 )
 
-COLUMNS = FIXED + CHANGING
+COLUMNS = FIXED + WAITING + CHANGING
 
 
 def fixed_values(execution: Execution) -> tuple[Any, ...]:
@@ -81,7 +86,14 @@ def fixed_values(execution: Execution) -> tuple[Any, ...]:
         execution.interactive,
         execution.traceparent,
         dumps_labels(execution.labels),
+        execution.background,
+        optional(from_time, execution.due_time),
     )
+
+
+def waiting_values(execution: Execution) -> tuple[Any, ...]:
+    """Return the values of WAITING."""
+    return (optional(from_time, execution.not_before),)
 
 
 def changing_values(execution: Execution) -> tuple[Any, ...]:
@@ -118,10 +130,11 @@ def changing_values(execution: Execution) -> tuple[Any, ...]:
 def from_values(values: tuple[Any, ...]) -> Execution:
     """Return the execution that the values of COLUMNS describe."""
     (namespace, execution, function, function_uid, revision, create_time, timeout) = values[:7]
-    (interactive, traceparent, labels, state, reason, message, signal, exit_code) = values[7:15]
-    (stdout_bytes, stderr_bytes, last_sequence, attempt, cold_start) = values[15:20]
-    (queue, start, run, total, cpu, peak_memory, oom_killed, start_time, end_time) = values[20:29]
-    (lease_epoch, lease_owner, lease_expire_time, input_given) = values[29:]
+    (interactive, traceparent, labels, background, due_time, not_before) = values[7:13]
+    (state, reason, message, signal, exit_code) = values[13:18]
+    (stdout_bytes, stderr_bytes, last_sequence, attempt, cold_start) = values[18:23]
+    (queue, start, run, total, cpu, peak_memory, oom_killed, start_time, end_time) = values[23:32]
+    (lease_epoch, lease_owner, lease_expire_time, input_given) = values[32:]
     return Execution(
         name=ExecutionName(namespace, execution),
         function=FunctionName(namespace, function),
@@ -132,6 +145,9 @@ def from_values(values: tuple[Any, ...]) -> Execution:
         failure=None if reason is None else Failure(FailureReason(reason), message, signal),
         timeout=optional(to_duration, timeout),
         interactive=bool(interactive),
+        background=bool(background),
+        due_time=optional(to_time, due_time),
+        not_before=optional(to_time, not_before),
         traceparent=traceparent,
         exit_code=exit_code,
         stdout_bytes=stdout_bytes,

@@ -8,14 +8,20 @@ from datetime import datetime
 from peewee import SqliteDatabase
 
 from skybridge_server.errors import FailedPreconditionError, LeaseLostError, NotFoundError
-from skybridge_server.models.executions import Execution, ExecutionState
+from skybridge_server.models.executions import Attempt, Execution, ExecutionState
 from skybridge_server.models.functions import Function, FunctionState
 from skybridge_server.models.journal import Event, Output, OutputStream
 from skybridge_server.models.metrics import FunctionMetrics
 from skybridge_server.models.names import ExecutionName, FunctionName, RevisionName
 from skybridge_server.models.paging import ExecutionQuery, Page, PageRequest
 from skybridge_server.models.requests import Request
-from skybridge_server.repositories import event_rows, execution_rows, leases, statements
+from skybridge_server.repositories import (
+    attempt_rows,
+    event_rows,
+    execution_rows,
+    leases,
+    statements,
+)
 from skybridge_server.repositories.codec import from_time
 from skybridge_server.repositories.database import Database
 from skybridge_server.repositories.execution_lists import cursor_of, listing
@@ -53,7 +59,8 @@ ADD_LABEL = statements.insert(
 ADD_INPUT = statements.insert(InputRow, (InputRow.execution, InputRow.data))
 ADD_EVENT = statements.insert(EventRow, (EventRow.execution, *event_rows.COLUMNS))
 UPDATE = statements.update(ExecutionRow, execution_rows.CHANGING, ExecutionRow.id == 0)
-FIND = statements.select((ExecutionRow.id, ExecutionRow.state), NAMED)
+WAIT = statements.update(ExecutionRow, execution_rows.WAITING, ExecutionRow.id == 0)
+FIND = statements.select((ExecutionRow.id, ExecutionRow.state, ExecutionRow.attempt), NAMED)
 FIND_LEASE = statements.select(
     (ExecutionRow.id, ExecutionRow.lease_epoch, ExecutionRow.state), NAMED
 )
@@ -81,6 +88,7 @@ class SqliteExecutions:
         check_function: bool = False,
     ) -> None:
         fixed = execution_rows.fixed_values(execution)
+        waiting = execution_rows.waiting_values(execution)
         changing = execution_rows.changing_values(execution)
         create_time = from_time(execution.create_time)
 
@@ -89,7 +97,7 @@ class SqliteExecutions:
             self._database.room.check()
             if check_function:
                 _check_function(db, execution)
-            row_id = db.execute_sql(ADD, fixed + changing).lastrowid
+            row_id = db.execute_sql(ADD, fixed + waiting + changing).lastrowid
             for label in execution.labels.items():
                 db.execute_sql(ADD_LABEL, (row_id, *label, execution.name.namespace, create_time))
             if input_:
@@ -105,12 +113,16 @@ class SqliteExecutions:
         execution: Execution | None = None,
         *,
         epoch: int = 0,
+        attempt: Attempt | None = None,
     ) -> None:
         def job(db: SqliteDatabase) -> None:
             row_id = _find_leased(db, name, epoch)
             _add_events(db, row_id, events)
             if execution is not None:
                 db.execute_sql(UPDATE, (*execution_rows.changing_values(execution), row_id))
+            if execution is not None and attempt is not None:
+                db.execute_sql(WAIT, (*execution_rows.waiting_values(execution), row_id))
+                attempt_rows.add(db, row_id, attempt)
 
         # Queued before this coroutine waits for anything: that keeps the order of the calls.
         await self._database.write(job, cost=_size_of(events))
@@ -120,7 +132,7 @@ class SqliteExecutions:
 
     async def get_input(self, name: ExecutionName) -> bytes:
         def job(db: SqliteDatabase) -> bytes:
-            row_id, _ = _find(db, name)
+            row_id, *_ = _find(db, name)
             query = InputRow.select(InputRow.data).where(InputRow.execution == row_id)
             return bytes(query.scalar(db) or b"")
 
@@ -135,6 +147,11 @@ class SqliteExecutions:
             )
 
         return await self._database.scan(job)
+
+    async def attempts(self, name: ExecutionName) -> Sequence[Attempt]:
+        return await self._database.read(
+            lambda db: attempt_rows.of_execution(db, _find(db, name)[0])
+        )
 
     async def take_over(
         self, owner: str, *, now: datetime, expire_time: datetime
@@ -161,7 +178,7 @@ class SqliteExecutions:
 
     async def delete(self, name: ExecutionName) -> None:
         def job(db: SqliteDatabase) -> None:
-            row_id, state = _find(db, name)
+            row_id, state, _ = _find(db, name)
             if not ExecutionState(state).final:
                 raise FailedPreconditionError(
                     f"execution '{name}' has not ended: cancel it or wait for it, then delete it",
@@ -205,12 +222,13 @@ def _check_function(db: SqliteDatabase, execution: Execution) -> None:
         check_revision(db, row[3], RevisionName(name, execution.revision))
 
 
-def _find(db: SqliteDatabase, name: ExecutionName) -> tuple[int, int]:
-    """Return the id of an execution's row, and its state."""
+def _find(db: SqliteDatabase, name: ExecutionName) -> tuple[int, int, int]:
+    """Return the id of an execution's row, its state and attempt."""
     row = db.execute_sql(FIND, (name.execution, name.namespace)).fetchone()
     if row is None:
         raise NotFoundError("execution", str(name))
-    return row[0], row[1]
+    row_id, state, attempt = row
+    return row_id, state, attempt
 
 
 def _find_leased(db: SqliteDatabase, name: ExecutionName, epoch: int) -> int:
@@ -246,7 +264,7 @@ def _size_of(events: Sequence[Event]) -> int:
 def _read_events(
     db: SqliteDatabase, name: ExecutionName, after: int, limit_bytes: int
 ) -> list[Event]:
-    row_id, _ = _find(db, name)
+    row_id, *_ = _find(db, name)
     events: list[Event] = []
     size = 0
     for row in db.execute_sql(EVENTS, (row_id, after)):
@@ -263,14 +281,17 @@ def _read_events(
 def _read_output(
     db: SqliteDatabase, name: ExecutionName, stream: OutputStream, limit: int, *, from_end: bool
 ) -> list[bytes]:
-    """Return chunks from one end of a stream, of `limit` bytes or a bit more."""
-    row_id, _ = _find(db, name)
+    """Return chunks from one end of what the last attempt wrote, `limit` bytes or a bit more."""
+    row_id, _, attempt = _find(db, name)
     order = EventRow.sequence.desc() if from_end else EventRow.sequence
     query = EventRow.select(EventRow.data).where(
         EventRow.execution == row_id,
         EventRow.kind == event_rows.Kind.OUTPUT,
         EventRow.stream == stream,
     )
+    if attempt > 1:
+        before = attempt_rows.of_execution(db, row_id)[-1]
+        query = query.where(EventRow.sequence > before.last_sequence)
     chunks: list[bytes] = []
     for (data,) in db.execute_sql(*query.order_by(order).sql()):
         if limit <= 0:

@@ -10,7 +10,7 @@ from peewee import SqliteDatabase, fn
 
 from skybridge_server.models.executions import Execution, ExecutionState
 from skybridge_server.models.journal import OutputStream
-from skybridge_server.repositories import execution_rows
+from skybridge_server.repositories import attempt_rows, execution_rows
 from skybridge_server.repositories.codec import from_time
 from skybridge_server.repositories.event_rows import Kind
 from skybridge_server.repositories.tables import UNFINISHED, EventRow, ExecutionRow
@@ -34,7 +34,8 @@ def take_over(
     ).where(UNFINISHED, ~WAITS, free).execute(db)
     mine = ExecutionRow.lease_owner == owner
     query = ExecutionRow.select(ExecutionRow.id, *execution_rows.COLUMNS)
-    rows = query.where(UNFINISHED, WAITS | mine).order_by(ExecutionRow.create_time, ExecutionRow.id)
+    ready = WAITS & ExecutionRow.not_before.is_null()
+    rows = query.where(UNFINISHED, ready | mine).order_by(ExecutionRow.create_time, ExecutionRow.id)
     return [
         _as_journalled(db, row_id, execution_rows.from_values(tuple(values)))
         for row_id, *values in rows.tuples().execute(db)
@@ -46,8 +47,11 @@ def _as_journalled(db: SqliteDatabase, row_id: int, execution: Execution) -> Exe
     if execution.state is ExecutionState.QUEUED:
         return execution
     last = EventRow.select(fn.MAX(EventRow.sequence)).where(EventRow.execution == row_id)
+    before = attempt_rows.of_execution(db, row_id)
     ends = EventRow.select(EventRow.stream, fn.MAX(EventRow.offset + EventRow.length)).where(
-        EventRow.execution == row_id, EventRow.kind == Kind.OUTPUT
+        EventRow.execution == row_id,
+        EventRow.kind == Kind.OUTPUT,
+        EventRow.sequence > (before[-1].last_sequence if before else 0),
     )
     kept = dict(ends.group_by(EventRow.stream).tuples().execute(db))
     return replace(

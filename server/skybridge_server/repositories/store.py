@@ -24,6 +24,7 @@ from skybridge_server.repositories.schedules import SqliteSchedules
 from skybridge_server.repositories.schema import migrate
 from skybridge_server.repositories.tables import MetaRow
 from skybridge_server.repositories.upkeep import tidy
+from skybridge_server.repositories.waiting import SqliteWaiting
 
 
 class SqliteRepositories:
@@ -35,6 +36,7 @@ class SqliteRepositories:
         self.functions = SqliteFunctions(database, cache)
         self.revisions = SqliteRevisions(database, cache)
         self.executions = SqliteExecutions(database)
+        self.waiting = SqliteWaiting(database)
         self.schedules = SqliteSchedules(database)
         self.requests = SqliteRequests(database)
         self.images = SqliteImages(database)

@@ -107,6 +107,9 @@ class ExecutionRow(Model):
     interactive = BooleanField()
     traceparent = TextField()
     labels = TextField()
+    background = BooleanField(constraints=[SQL("DEFAULT 0")])
+    due_time = BigIntegerField(null=True)
+    not_before = BigIntegerField(null=True)
     state = IntegerField()
     failure_reason = IntegerField(null=True)
     failure_message = TextField(null=True)
@@ -145,6 +148,9 @@ class ExecutionRow(Model):
 UNFINISHED = SQL('"state" < 5')
 UNSUCCESSFUL = SQL('"state" > 5')
 
+WAITING = SQL('"not_before" IS NOT NULL')
+"""Of the unfinished ones those that wait for their time."""
+
 for name, condition in (("unfinished", UNFINISHED), ("unsuccessful", UNSUCCESSFUL)):
     ExecutionRow.add_index(
         ExecutionRow.index(
@@ -154,6 +160,11 @@ for name, condition in (("unfinished", UNFINISHED), ("unsuccessful", UNSUCCESSFU
             where=condition,
         )
     )
+
+
+ExecutionRow.add_index(
+    ExecutionRow.index(ExecutionRow.not_before, name="executions_waiting", where=WAITING)
+)
 
 
 class ExecutionLabelRow(Model):
@@ -185,7 +196,8 @@ class InputRow(Model):
 class EventRow(Model):
     """One event of a journal. A result has no columns of its own: the execution's row says it.
 
-    `code` is a state or the reason of a gap; `length` counts the bytes of `data` or of the gap.
+    `code` is a state or the reason of a gap; `length` counts the bytes of `data` or of the gap, and
+    is the attempt of a state unless that is the first.
     """
 
     id = AutoField()
@@ -202,6 +214,35 @@ class EventRow(Model):
     class Meta:
         table_name = "events"
         indexes = ((("execution", "sequence"), True),)
+
+
+class AttemptRow(Model):
+    """An attempt of an execution that another one followed; the last is in the execution's row."""
+
+    execution = ForeignKeyField(ExecutionRow, on_delete="CASCADE", index=False)
+    number = IntegerField()
+    failure_reason = IntegerField()
+    failure_message = TextField()
+    failure_signal = IntegerField()
+    exit_code = IntegerField(null=True)
+    stdout_bytes = BigIntegerField()
+    stderr_bytes = BigIntegerField()
+    last_sequence = IntegerField()
+    cold_start = BooleanField()
+    queue_time = BigIntegerField(null=True)
+    startup_time = BigIntegerField(null=True)
+    run_time = BigIntegerField(null=True)
+    total_time = BigIntegerField(null=True)
+    cpu_time = BigIntegerField(null=True)
+    peak_memory_bytes = BigIntegerField(null=True)
+    oom_killed = BooleanField()
+    start_time = BigIntegerField(null=True)
+    end_time = BigIntegerField()
+
+    class Meta:
+        table_name = "attempts"
+        primary_key = CompositeKey("execution", "number")
+        without_rowid = True
 
 
 class ScheduleRow(Model):
@@ -277,6 +318,7 @@ TABLES: tuple[type[Model], ...] = (
     ExecutionLabelRow,
     InputRow,
     EventRow,
+    AttemptRow,
     ScheduleRow,
     RequestRow,
     PulledImageRow,

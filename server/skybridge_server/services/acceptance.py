@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 from skybridge_server.errors import FailedPreconditionError
 from skybridge_server.models.executions import Execution
 from skybridge_server.models.functions import Function, FunctionState, Revision
+from skybridge_server.models.journal import Event, StateChange
 from skybridge_server.models.names import ExecutionName, RevisionName, new_id
 from skybridge_server.models.requests import Request
 from skybridge_server.repositories.base import Repositories
 from skybridge_server.services import idempotency
 from skybridge_server.services.active import ActiveExecution
+from skybridge_server.services.clock import Clock
 from skybridge_server.services.engines import Engines
 from skybridge_server.services.journal import Journal
 from skybridge_server.services.registry import Registry
@@ -28,12 +33,21 @@ class Acceptance:
     """The door for executions."""
 
     def __init__(
-        self, repositories: Repositories, engines: Engines, slots: Slots, registry: Registry
+        self,
+        repositories: Repositories,
+        engines: Engines,
+        slots: Slots,
+        registry: Registry,
+        clock: Clock,
+        on_delay: Callable[[], None],
     ) -> None:
+        """`on_delay`: called when an execution that is stored waits for its start."""
         self._repositories = repositories
         self._engines = engines
         self._slots = slots
         self._registry = registry
+        self._clock = clock
+        self._on_delay = on_delay
         self._storing: set[asyncio.Task[None]] = set()
 
     async def accept(
@@ -46,6 +60,8 @@ class Acceptance:
         """Store and launch an execution, or find the one that the same request made before."""
 
         async def do() -> Accepted:
+            if request.start_time is not None and request.start_time > self._clock.now():
+                return await self._put_off(request, request.start_time), None
             active = await self._admit(request)
             active.disconnect_grace = disconnect_grace
             active.not_after = not_after
@@ -70,15 +86,29 @@ class Acceptance:
             ticket.release()
             raise
 
+    async def _put_off(self, request: ExecutionRequest, due_time: datetime) -> ExecutionName:
+        """Store an execution that waits for its time; it needs no place in the queue yet."""
+        function, _ = await self._check(request)
+        execution = replace(
+            _new_execution(request, function), due_time=due_time, not_before=due_time
+        )
+        await asyncio.shield(self._begin(self._store_for_later(execution, request)))
+        return execution.name
+
     async def _admit(self, request: ExecutionRequest) -> ActiveExecution:
         """Check whether the function can be executed now, and take a place in the queue."""
+        function, revision = await self._check(request)
+        self._engines.check(revision.spec.runtime)
+        ticket = self._slots.enter(function.uid, revision.spec.scaling)
+        return self._activate(_new_execution(request, function), revision, ticket)
+
+    async def _check(self, request: ExecutionRequest) -> tuple[Function, Revision]:
+        """Return the function and its revision that a request is for, if they can take it."""
         function = await self._repositories.functions.get(request.function)
         revision = await self._revision_to_run(function)
         with Violations() as wrong:
             check_contract_input(request.input, revision.spec.contract, wrong)
-        self._engines.check(revision.spec.runtime)
-        ticket = self._slots.enter(function.uid, revision.spec.scaling)
-        return self._activate(_new_execution(request, function), revision, ticket)
+        return function, revision
 
     async def _revision_to_run(self, function: Function) -> Revision:
         if function.state is FunctionState.DISABLED:
@@ -98,19 +128,25 @@ class Acceptance:
         self, execution: Execution, revision: Revision, ticket: Ticket
     ) -> ActiveExecution:
         limit = revision.spec.resources.output_bytes
+        queued_time = execution.not_before or execution.ready_time
+        execution = replace(execution, not_before=None)
         journal = Journal(execution, self._repositories.executions, limit)
-        return ActiveExecution(journal, revision, ticket)
+        return ActiveExecution(journal, revision, ticket, queued_time)
 
     async def _store(self, active: ActiveExecution, request: ExecutionRequest) -> None:
-        """Store and launch an execution, to the end: what is on disk must not be left lying."""
-        storing = asyncio.create_task(self._store_and_launch(active, request))
-        self._storing.add(storing)
-        storing.add_done_callback(self._storing.discard)
+        storing = self._begin(self._store_and_launch(active, request))
         try:
             await asyncio.shield(storing)
         except asyncio.CancelledError:
             storing.add_done_callback(lambda _: active.leave_alone(active.not_after))
             raise
+
+    def _begin(self, storing: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Store something, to the end: what is on disk must not be left lying."""
+        task = asyncio.create_task(storing)
+        self._storing.add(task)
+        task.add_done_callback(self._storing.discard)
+        return task
 
     async def _store_and_launch(self, active: ActiveExecution, request: ExecutionRequest) -> None:
         execution, first_event = active.journal.open()
@@ -128,6 +164,18 @@ class Acceptance:
         active.journal.stored([first_event])
         self._registry.launch(active)
 
+    async def _store_for_later(self, execution: Execution, request: ExecutionRequest) -> None:
+        record = idempotency.record(request.key, resource=execution.name.execution)
+        first_event = Event(1, execution.create_time, StateChange(execution.state))
+        await self._repositories.executions.add(
+            replace(execution, last_sequence=1),
+            request.input,
+            [first_event],
+            record,
+            check_function=True,
+        )
+        self._on_delay()
+
 
 def _new_execution(request: ExecutionRequest, function: Function) -> Execution:
     return Execution(
@@ -138,6 +186,7 @@ def _new_execution(request: ExecutionRequest, function: Function) -> Execution:
         create_time=datetime.now(UTC),
         timeout=request.timeout,
         interactive=request.interactive,
+        background=request.background,
         traceparent=request.traceparent,
         labels=request.labels,
     )

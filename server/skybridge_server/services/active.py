@@ -35,12 +35,16 @@ class ActiveExecution:
     journal: Journal
     revision: Revision
     ticket: Ticket
+    queued_time: datetime
+    """Since when it waits for a place."""
     disconnect_grace: float | None = None
     """Seconds that it lives without a caller; None: for ever."""
     not_after: datetime | None = None
     """Deadline of the caller's rpc."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     stop_reason: Failure | None = None
+    last_attempt: bool = False
+    """Whether somebody wants it over: a failure is then not tried again."""
     over: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the end is on disk."""
     container_id: str = ""
@@ -64,13 +68,18 @@ class ActiveExecution:
             self.journal.change_state(ExecutionState.CANCELLING)
         self.stopping.set()
 
+    @property
+    def ending(self) -> bool:
+        """Whether its process has ended, and its end is about to be stored."""
+        return self._exited
+
     def exited(self) -> None:
         """Note that the process has ended: from now on nothing can stop it any more."""
         self._exited = True
         self._cancel_grace()
 
     async def end(self) -> Execution:
-        """Wait for its end, and return it as it then is."""
+        """Wait for the end of its attempt, and return it as it then is."""
         await self.over.wait()
         return self.journal.execution
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import aclosing, nullcontext
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, nullcontext, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from skybridge_server.errors import FailedPreconditionError
-from skybridge_server.models.executions import Execution, FailureReason
+from skybridge_server.models.executions import Attempt, Execution, FailureReason
 from skybridge_server.models.functions import MIB
 from skybridge_server.models.journal import Event, OutputStream
 from skybridge_server.models.names import ExecutionName, FunctionName
@@ -16,6 +17,7 @@ from skybridge_server.models.paging import ExecutionQuery, Page, PageRequest
 from skybridge_server.repositories.base import ExecutionRepository
 from skybridge_server.services.acceptance import Acceptance
 from skybridge_server.services.attach import AttachSession
+from skybridge_server.services.delays import Delays
 from skybridge_server.services.engines import Engines
 from skybridge_server.services.journal import LOG_TAIL_BYTES
 from skybridge_server.services.logs import LogService
@@ -45,6 +47,7 @@ class ExecutionService:
         watching: Watching,
         logs: LogService,
         engines: Engines,
+        delays: Delays,
     ) -> None:
         self._executions = executions
         self._acceptance = acceptance
@@ -52,6 +55,7 @@ class ExecutionService:
         self._watching = watching
         self._logs = logs
         self._engines = engines
+        self._delays = delays
 
     async def execute(self, request: ExecutionRequest, *, time_left: timedelta | None) -> Execution:
         """Execute a function and return its execution as it ended.
@@ -69,7 +73,8 @@ class ExecutionService:
 
     async def start(self, request: ExecutionRequest) -> Execution:
         """Start an execution that is bound to no caller; return it once it is stored."""
-        name, active = await self._acceptance.accept(request, disconnect_grace=None)
+        unattended = replace(request, background=True)
+        name, active = await self._acceptance.accept(unattended, disconnect_grace=None)
         return active.journal.snapshot() if active else await self.get(name)
 
     async def stream(
@@ -123,6 +128,10 @@ class ExecutionService:
         active = self._registry.get(name)
         return active.journal.snapshot() if active else await self._executions.get(name)
 
+    async def attempts(self, execution: Execution) -> Sequence[Attempt]:
+        """Return the attempts that came before the one an execution shows."""
+        return await self._executions.attempts(execution.name) if execution.attempt > 1 else ()
+
     async def output(self, execution: Execution) -> ExecutionOutput:
         """Return what an ended execution wrote, as far as it fits in an answer."""
         if not execution.state.final:
@@ -145,30 +154,38 @@ class ExecutionService:
 
     async def wait(self, name: ExecutionName, timeout: timedelta) -> Execution:
         """Wait for the end of an execution; return it as it is then, or when the time is up."""
-        active = self._registry.get(name)
-        if active is not None:
-            try:
-                async with asyncio.timeout(timeout.total_seconds()):
-                    return await active.end()
-            except TimeoutError:
-                pass
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout.total_seconds()):
+                return await self._watching.end(name)
         return await self.get(name)
 
     async def cancel(self, name: ExecutionName) -> Execution:
         """Tell an execution to stop; one that only waited has then ended."""
-        active = self._registry.get(name)
-        if active is None:
-            return await self.get(name)
-        waited = not active.journal.started
-        active.stop(FailureReason.CANCELLED, "it was cancelled")
-        return await active.end() if waited else await active.journal.latest()
+        return await self._cancel(name, "it was cancelled")
 
     async def cancel_all(self, function_uid: str) -> None:
         """Stop all executions of a function, and wait until they have ended."""
-        mine = [a for a in self._registry if a.journal.execution.function_uid == function_uid]
-        for active in mine:
-            active.stop(FailureReason.CANCELLED, "its function was deleted")
-        await asyncio.gather(*(active.end() for active in mine))
+        while names := [
+            *(a.name for a in self._registry if a.journal.execution.function_uid == function_uid),
+            *await self._delays.of_function(function_uid),
+        ]:
+            await asyncio.gather(*(self._cancel_and_wait(name) for name in names))
+
+    async def _cancel_and_wait(self, name: ExecutionName) -> None:
+        await self._cancel(name, "its function was deleted")
+        await self._watching.end(name)
+
+    async def _cancel(self, name: ExecutionName, why: str) -> Execution:
+        while active := self._registry.get(name) or await self._delays.admit(name):
+            waited = not active.journal.started
+            active.last_attempt = True
+            active.stop(FailureReason.CANCELLED, why)
+            if not waited and not active.ending:
+                return await active.journal.latest()
+            # What ends by itself may have chosen to wait for its next attempt.
+            if (execution := await active.end()).state.final:
+                return execution
+        return await self.get(name)
 
     async def delete(self, name: ExecutionName) -> None:
         """Delete an execution that has ended, and its journal."""

@@ -66,6 +66,7 @@ class Firing:
             timeout=options.timeout,
             labels=options.labels | labels,
             key=key,
+            background=True,
         )
         name, _ = await self._acceptance.accept(request, disconnect_grace=None)
         return name

@@ -58,7 +58,9 @@ class Follower:
     async def _follow(self, name: ExecutionName, after: int) -> None:
         try:
             with suppress(NotFoundError):  # it has ended and was deleted
-                async for event in self._watching.follow(name, after=after, heartbeat=SILENCE):
+                async for event in self._watching.follow_attempt(
+                    name, after=after, heartbeat=SILENCE
+                ):
                     entry = entry_of(name, event, self._query)
                     if entry is not None:
                         await self._entries.put(entry)

@@ -18,7 +18,13 @@ from itertools import islice
 import structlog
 
 from skybridge_server.errors import StorageError
-from skybridge_server.models.executions import TRANSITIONS, Execution, ExecutionState, Lease
+from skybridge_server.models.executions import (
+    TRANSITIONS,
+    Attempt,
+    Execution,
+    ExecutionState,
+    Lease,
+)
 from skybridge_server.models.functions import KIB, MIB
 from skybridge_server.models.journal import (
     Event,
@@ -32,6 +38,7 @@ from skybridge_server.models.journal import (
 )
 from skybridge_server.repositories.base import ExecutionRepository
 from skybridge_server.services.bell import Bell
+from skybridge_server.services.retries import attempt_of
 
 UNSTORED_BYTES = 4 * MIB
 """What may wait for the disk; the container is held back beyond."""
@@ -48,12 +55,16 @@ log = structlog.get_logger(__name__)
 
 
 class Journal:
-    """The journal of one execution that has not ended, and the execution as it stands."""
+    """The journal of one execution that has not ended, and the execution as it stands.
+
+    Each attempt has a journal of its own here, which goes on where the one before ended.
+    """
 
     def __init__(
         self, execution: Execution, repository: ExecutionRepository, output_limit: int
     ) -> None:
         self.execution = execution
+        self.attempt = execution.attempt
         self._shown = execution
         self._repository = repository
         self._output_limit = output_limit
@@ -79,7 +90,7 @@ class Journal:
 
     def open(self) -> tuple[Execution, Event]:
         """Return the execution as it is to be stored, and its first event."""
-        event = self._next(StateChange(self.execution.state))
+        event = self._next(StateChange(self.execution.state, self.attempt))
         self.execution = self._shown = self._snapshot()
         return self.execution, event
 
@@ -97,7 +108,7 @@ class Journal:
         """Enter a state that is not final."""
         self._check_transition(state)
         self.execution = replace(self.execution, state=state, **changes)  # type: ignore[arg-type]
-        self._write(self._next(StateChange(state)))
+        self._write(self._next(StateChange(state, self.attempt)))
         self._unstored_state = self._snapshot()
 
     async def add_output(self, stream: OutputStream, data: bytes) -> None:
@@ -141,24 +152,22 @@ class Journal:
         `gap_reason` says that both streams broke off, nobody knows how long before their ends.
         StorageError when the store cannot take it; the end can then be tried again.
         """
-        self._check_transition(execution.state)
-        with suppress(StorageError):  # what was refused becomes a gap
-            await self.flush()
-        self._sequence = self._stored
-        gaps = [gap for s in OutputStream if (gap := self._gap(s, gap_reason)) is not None]
-        events = [self._next(gap) for gap in gaps]
-        ended = replace(
-            self._snapshot(execution),
-            last_sequence=self._sequence + 1,
-            lease=Lease(self._epoch),  # given back
-        )
+        events = await self._last_gaps(execution.state, gap_reason)
+        ended = self._given_back(self._snapshot(execution))
         events.append(self._next(Result(ended)))
         await self._append(events, ended)
-        self.execution = ended
-        # Those who are far behind may keep this for long: they find the rest in the store.
-        self._recent.clear()
-        self._recent_bytes = 0
-        self.stored(events)
+        self._close(ended, events)
+
+    async def end_attempt(
+        self, ended: Execution, waiting: Execution, *, gap_reason: GapReason | None = None
+    ) -> None:
+        """Store the end of an attempt as `end` does, but with how the next one is waited for."""
+        events = await self._last_gaps(waiting.state, gap_reason)
+        attempt = attempt_of(self._snapshot(ended))
+        waiting = self._given_back(waiting)
+        events.append(self._next(StateChange(waiting.state, waiting.attempt)))
+        await self._append(events, waiting, attempt)
+        self._close(waiting, events)
 
     # -- reading --------------------------------------------------------------------------------
 
@@ -203,6 +212,28 @@ class Journal:
         return self._stored > after or await self._bell.wait(seconds)
 
     # -- inside ---------------------------------------------------------------------------------
+
+    async def _last_gaps(self, state: ExecutionState, reason: GapReason | None) -> list[Event]:
+        """Return the events before the last, once all others are stored or given up."""
+        self._check_transition(state)
+        with suppress(StorageError):  # what was refused becomes a gap
+            await self.flush()
+        self._sequence = self._stored
+        gaps = [gap for s in OutputStream if (gap := self._gap(s, reason)) is not None]
+        return [self._next(gap) for gap in gaps]
+
+    def _given_back(self, execution: Execution) -> Execution:
+        """Return an execution as of the next event, without the lease."""
+        return replace(
+            execution, last_sequence=self._sequence + 1, lease=Lease(self._epoch), input_given=False
+        )
+
+    def _close(self, execution: Execution, events: Sequence[Event]) -> None:
+        self.execution = self._shown = execution
+        # Those who are far behind may keep this for long: they find the rest in the store.
+        self._recent.clear()
+        self._recent_bytes = 0
+        self.stored(events)
 
     def _next(self, body: EventBody) -> Event:
         self._sequence += 1
@@ -268,10 +299,12 @@ class Journal:
                 self._unstored, self._unstored_bytes = [], 0
                 self._bell.ring()
 
-    async def _append(self, events: Sequence[Event], state: Execution | None) -> None:
+    async def _append(
+        self, events: Sequence[Event], state: Execution | None, attempt: Attempt | None = None
+    ) -> None:
         """Store events; with a state that takes the lease, its epoch is ours from then on."""
         name = self.execution.name
-        await self._repository.append(name, events, state, epoch=self._epoch)
+        await self._repository.append(name, events, state, epoch=self._epoch, attempt=attempt)
         if state is not None:
             self._epoch = state.lease.epoch
 

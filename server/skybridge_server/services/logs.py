@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
+from skybridge_server.errors import OutOfRangeError
 from skybridge_server.models.executions import Execution
 from skybridge_server.models.names import ExecutionName, FunctionName
 from skybridge_server.models.paging import Cursor, ExecutionQuery, PageRequest
@@ -34,8 +35,7 @@ class LogService:
     ) -> AsyncGenerator[LogEntry]:
         """Yield what was written, the oldest first. NotFoundError."""
         if isinstance(target, ExecutionName):
-            await self._executions.get(target)
-            entries = self._of_execution(target, query)
+            entries = self._of_execution(await self._executions.get(target), query)
         else:
             await self._functions.get(target)
             entries = self._of_function(target, query)
@@ -45,10 +45,13 @@ class LogService:
 
     # -- one execution --------------------------------------------------------------------------
 
-    async def _of_execution(self, name: ExecutionName, query: LogQuery) -> AsyncGenerator[LogEntry]:
-        after = 0
+    async def _of_execution(
+        self, execution: Execution, query: LogQuery
+    ) -> AsyncGenerator[LogEntry]:
+        name = execution.name
+        after, until = await self._attempt(execution, query.attempt)
         tail = Tail(query.tail_lines)
-        async for sequence, entry in self._stored(name, query):
+        async for sequence, entry in self._stored(name, query, after, until):
             after = sequence
             if query.tail_lines:
                 tail.add(entry)
@@ -56,20 +59,39 @@ class LogService:
                 yield entry
         for last in tail:
             yield last
-        if query.follow:
-            async for event in self._watching.follow(name, after=after, heartbeat=SILENCE):
+        if query.follow and until is None:
+            follow = self._watching.follow_attempt if query.attempt else self._watching.follow
+            async for event in follow(name, after=after, heartbeat=SILENCE):
                 coming = entry_of(name, event, query)
                 if coming is not None:
                     yield coming
 
+    async def _attempt(self, execution: Execution, number: int) -> tuple[int, int | None]:
+        """Return the last sequence before an attempt, 0 for the last one, and that of its end.
+
+        OutOfRangeError: there is no such attempt.
+        """
+        number = number or execution.attempt
+        if number > execution.attempt:
+            raise OutOfRangeError(
+                f"execution '{execution.name}' has had {execution.attempt} attempts, not {number}",
+                metadata={"attempt": str(execution.attempt)},
+            )
+        if execution.attempt == 1:
+            return 0, None
+        ends = [each.last_sequence for each in await self._executions.attempts(execution.name)]
+        bounds = [0, *ends, None]
+        return bounds[number - 1] or 0, bounds[number]
+
     async def _stored(
-        self, name: ExecutionName, query: LogQuery
+        self, name: ExecutionName, query: LogQuery, after: int = 0, until: int | None = None
     ) -> AsyncIterator[tuple[int, LogEntry]]:
-        """Yield what is on disk now, each with its sequence."""
-        after = 0
+        """Yield what is on disk now, each with its sequence, between two sequences."""
         while events := await self._executions.events(name, after=after, limit_bytes=READ_BYTES):
             after = events[-1].sequence
             for event in events:
+                if until is not None and event.sequence > until:
+                    return
                 entry = entry_of(name, event, query)
                 if entry is not None:
                     yield event.sequence, entry

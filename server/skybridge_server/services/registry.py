@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
 import structlog
 
-from skybridge_server.models.executions import FailureReason
+from skybridge_server.models.executions import Execution, FailureReason
 from skybridge_server.models.names import ExecutionName, FunctionName
 from skybridge_server.repositories.base import ExecutionRepository
 from skybridge_server.services.active import ActiveExecution
 from skybridge_server.services.engines import Engines
 from skybridge_server.services.launches import Launches
+from skybridge_server.services.retries import Retries
 from skybridge_server.services.runner import Runner
 from skybridge_server.services.supervisor import KILL_PATIENCE
 from skybridge_server.services.telemetry import Telemetry
@@ -33,16 +35,22 @@ class Registry:
         executions: ExecutionRepository,
         engines: Engines,
         telemetry: Telemetry,
+        retries: Retries,
         server_id: str,
+        on_delay: Callable[[], None],
     ) -> None:
+        """`on_delay`: called when an execution that failed waits for its next attempt."""
         self._executions = executions
         self._engines = engines
         self._telemetry = telemetry
+        self._retries = retries
         self._server_id = server_id
+        self._on_delay = on_delay
         self._active: dict[ExecutionName, ActiveExecution] = {}
         self._tasks: dict[ExecutionName, asyncio.Task[None]] = {}
         self._owned: set[str] = set()
         self._listeners: set[Launches] = set()
+        self._arrivals: defaultdict[ExecutionName, set[asyncio.Event]] = defaultdict(set)
         self._closing = False
 
     def __iter__(self) -> Iterator[ActiveExecution]:
@@ -67,6 +75,18 @@ class Registry:
         finally:
             self._listeners.discard(launches)
 
+    @contextmanager
+    def arrival(self, name: ExecutionName) -> Iterator[asyncio.Event]:
+        """Give an event that is set when an execution is launched from now on."""
+        arrived = asyncio.Event()
+        self._arrivals[name].add(arrived)
+        try:
+            yield arrived
+        finally:
+            self._arrivals[name].discard(arrived)
+            if not self._arrivals[name]:
+                del self._arrivals[name]
+
     # -- running --------------------------------------------------------------------------------
 
     def expect(self, active: ActiveExecution) -> None:
@@ -84,17 +104,19 @@ class Registry:
         if self._closing:
             return
         runtime = self._engines.get(active.revision.spec.runtime)
-        runner = Runner(active, runtime, self._executions, self._server_id)
+        runner = Runner(active, runtime, self._executions, self._retries, self._server_id)
         self._active[active.name] = active
         self._owned.add(str(active.name))
         self._tasks[active.name] = asyncio.create_task(self._run(active, runner))
         for listener in self._listeners:
             listener.add(active)
+        for arrived in self._arrivals.get(active.name, ()):
+            arrived.set()
 
     async def _run(self, active: ActiveExecution, runner: Runner) -> None:
         try:
             await runner.run()
-            self._telemetry.ended(active.journal.execution)
+            self._note_end(active.journal.execution)
         except Exception:
             log.exception("execution not settled", execution=str(active.name))
         finally:
@@ -102,8 +124,15 @@ class Registry:
             try:
                 await runner.clean_up()
             finally:
-                del self._tasks[active.name]
-                self._owned.discard(str(active.name))
+                if self._tasks[active.name] is asyncio.current_task():  # else the next attempt's
+                    del self._tasks[active.name]
+                    self._owned.discard(str(active.name))
+
+    def _note_end(self, execution: Execution) -> None:
+        if execution.state.final:
+            self._telemetry.ended(execution)
+        else:
+            self._on_delay()
 
     # -- stopping -------------------------------------------------------------------------------
 

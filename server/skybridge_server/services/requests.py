@@ -49,16 +49,24 @@ class ExecutionRequest:
     traceparent: str = ""
     key: RequestKey | None = None
     interactive: bool = False
+    background: bool = False
+    """Whether no caller waits for it, so that the server tries again what fails."""
+    start_time: datetime | None = None
+    """When to start it; now if that has passed."""
 
 
 @dataclass(frozen=True, slots=True)
 class LogQuery:
-    """Which output to read. `tail_lines` 0 means all; `stream` None means both."""
+    """Which output to read. `tail_lines` 0 means all; `stream` None means both.
+
+    `attempt` 0 means the last one of an execution, and all of a function's.
+    """
 
     follow: bool = False
     tail_lines: int = 0
     since: datetime | None = None
     stream: OutputStream | None = None
+    attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True)

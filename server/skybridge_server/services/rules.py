@@ -15,6 +15,7 @@ from typing import Self
 
 from skybridge_server.contracts.stdio import MAX_ENV_INPUT_BYTES
 from skybridge_server.errors import FailedPreconditionError, FieldViolation, InvalidArgumentError
+from skybridge_server.models.executions import FailureReason
 from skybridge_server.models.functions import (
     KIB,
     MIB,
@@ -27,6 +28,7 @@ from skybridge_server.models.functions import (
     Scaling,
     Timeouts,
 )
+from skybridge_server.models.retries import WANTED, RetryPolicy
 from skybridge_server.services import images
 from skybridge_server.services.images import ImageReference
 from skybridge_server.services.requests import ExecutionRequest, FunctionDraft
@@ -41,6 +43,8 @@ MAX_ENV_ENTRIES = 256
 MAX_ENV_BYTES = 128 * KIB
 MAX_WORKING_DIR_BYTES = 4 * KIB - 1
 MAX_UID = 2**31 - 1
+MAX_ATTEMPTS = 100
+MAX_EXIT_CODES = 64
 
 LABEL_KEY = re.compile(r"[a-z0-9](?:[a-z0-9._/-]{0,61}[a-z0-9])?")
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -50,6 +54,7 @@ TRACEPARENT = re.compile(
 )
 
 _MILLISECOND = timedelta(milliseconds=1)
+_SECOND = timedelta(seconds=1)
 _HOUR = timedelta(hours=1)
 _DAY = timedelta(days=1)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -155,6 +160,7 @@ def check_spec(spec: FunctionSpec, limits: Limits, wrong: Violations, prefix: st
     _check_isolation(spec.isolation, limits, f"{prefix}.isolation", wrong)
     check_runtime(spec.runtime, limits, f"{prefix}.runtime", wrong)
     _check_retention(spec.retention, f"{prefix}.retention", wrong)
+    check_retry_policy(spec.retry_policy, f"{prefix}.retry_policy", wrong)
 
 
 def check_labels(labels: Mapping[str, str], field: str, wrong: Violations) -> None:
@@ -354,6 +360,43 @@ def _check_retention(retention: Retention, prefix: str, wrong: Violations) -> No
     ):
         if not 0 <= value <= high:
             wrong.add(f"{prefix}.{name}", f"must be between 0 and {high}, is {value}")
+
+
+def check_retry_policy(policy: RetryPolicy, prefix: str, wrong: Violations) -> None:
+    """Check how often something is tried, and after which failures."""
+    if not 1 <= policy.max_attempts <= MAX_ATTEMPTS:
+        wrong.add(
+            f"{prefix}.max_attempts",
+            f"must be between 1 and {MAX_ATTEMPTS}, is {policy.max_attempts}",
+        )
+    zero, low = timedelta(0), min(max(policy.initial_backoff, timedelta(0)), _DAY)
+    check_between(policy.initial_backoff, zero, _DAY, f"{prefix}.initial_backoff", wrong)
+    check_between(policy.max_backoff, low, _DAY, f"{prefix}.max_backoff", wrong)
+    check_between(policy.max_age, _SECOND, 30 * _DAY, f"{prefix}.max_age", wrong)
+    for name, value, lowest, highest in (
+        ("backoff_coefficient", policy.backoff_coefficient, 1, 10),
+        ("jitter", policy.jitter, 0, 1),
+    ):
+        if not lowest <= value <= highest:
+            wrong.add(f"{prefix}.{name}", f"must be between {lowest} and {highest}, is {value}")
+    _check_retried(policy, prefix, wrong)
+
+
+def _check_retried(policy: RetryPolicy, prefix: str, wrong: Violations) -> None:
+    for index, reason in enumerate(policy.retry_on):
+        if reason in WANTED:
+            wrong.add(
+                f"{prefix}.retry_on[{index}]",
+                f"{reason.name} is never tried again: somebody asked for it",
+            )
+        elif reason in policy.retry_on[:index]:
+            wrong.add(f"{prefix}.retry_on[{index}]", f"has {reason.name} more than once")
+    if len(policy.exit_codes) > MAX_EXIT_CODES:
+        wrong.add(f"{prefix}.exit_codes", f"must have at most {MAX_EXIT_CODES} codes")
+    elif any(not 1 <= code <= 255 for code in policy.exit_codes):
+        wrong.add(f"{prefix}.exit_codes", "must be codes between 1 and 255")
+    if policy.exit_codes and FailureReason.EXIT_CODE not in policy.retry_on:
+        wrong.add(f"{prefix}.exit_codes", "is only for a retry_on with EXIT_CODE")
 
 
 def _check_isolation(isolation: Isolation, limits: Limits, prefix: str, wrong: Violations) -> None:

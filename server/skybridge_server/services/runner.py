@@ -30,6 +30,7 @@ from skybridge_server.services import labels, outcome
 from skybridge_server.services.active import ActiveExecution
 from skybridge_server.services.lease import taken
 from skybridge_server.services.outcome import Outcome
+from skybridge_server.services.retries import Retries
 from skybridge_server.services.supervisor import Supervisor
 from skybridge_server.services.time_limit import seconds, time_limit
 
@@ -46,18 +47,20 @@ class StoppedError(Exception):
 
 
 class Runner:
-    """Runs one execution to its end."""
+    """Runs one attempt of an execution to its end."""
 
     def __init__(
         self,
         active: ActiveExecution,
         runtime: Runtime,
         executions: ExecutionRepository,
+        retries: Retries,
         server_id: str,
     ) -> None:
         self._active = active
         self._runtime = runtime
         self._executions = executions
+        self._retries = retries
         self._server_id = server_id
         self._spec = active.revision.spec
         self._supervisor = Supervisor(active, runtime, server_id)
@@ -128,7 +131,7 @@ class Runner:
         )
         if self._active.stopping.is_set():
             raise StoppedError
-        waited = datetime.now(UTC) - self._active.journal.execution.create_time
+        waited = datetime.now(UTC) - self._active.queued_time
         self._timings = replace(self._timings, queue=max(waited, timedelta(0)))
 
     async def _input(self) -> bytes | None:
@@ -192,7 +195,7 @@ class Runner:
         execution, spec = self._active.journal.execution, self._spec
         deadline = datetime.now(UTC) + time_limit(self._active).length
         return ContainerSpec(
-            name=f"skybridge-{execution.function.function}-{execution.name.execution}",
+            name=_container_name(execution),
             image_id=self._active.revision.image_id,
             command=spec.command,
             args=spec.args,
@@ -212,7 +215,7 @@ class Runner:
         ended = self._ended_execution(ending)
         while True:
             try:
-                await self._active.journal.end(ended, gap_reason=ending.gap)
+                await self._store_end(ended, ending)
             except StorageError as error:
                 log.warning("end not stored", execution=str(ended.name), detail=error.message)
                 # That may take long, and the process may still run.
@@ -220,6 +223,17 @@ class Runner:
                 await asyncio.sleep(STORE_RETRY)
             else:
                 return
+
+    async def _store_end(self, ended: Execution, ending: Outcome) -> None:
+        journal = self._active.journal
+        waiting = None
+        if not self._active.last_attempt:
+            waiting = self._retries.next_attempt(ended, self._spec.retry_policy)
+        if waiting is None:
+            await journal.end(ended, gap_reason=ending.gap)
+            return
+        await self.clean_up()  # the next attempt is another container of the same execution
+        await journal.end_attempt(ended, waiting, gap_reason=ending.gap)
 
     def _ended_execution(self, ending: Outcome) -> Execution:
         execution, usage = self._active.journal.execution, self._supervisor.usage
@@ -230,7 +244,7 @@ class Runner:
             failure=ending.failure,
             exit_code=ending.exit_code,
             cold_start=self._start_time is not None,
-            timings=replace(self._timings, total=max(now - execution.create_time, timedelta(0))),
+            timings=replace(self._timings, total=max(now - execution.ready_time, timedelta(0))),
             usage=replace(usage, oom_killed=ending.oom_killed or usage.oom_killed),
             start_time=self._start_time,
             end_time=now,
@@ -242,3 +256,10 @@ class Runner:
             # What fails here is found again by its label, when the engine is back.
             with contextlib.suppress(SkybridgeError):
                 await self._runtime.containers.remove(self._active.container_id)
+                self._active.container_id = ""
+
+
+def _container_name(execution: Execution) -> str:
+    """Return a name that no container of an earlier attempt has, should one be left."""
+    name = f"skybridge-{execution.function.function}-{execution.name.execution}"
+    return name if execution.attempt == 1 else f"{name}-{execution.attempt}"

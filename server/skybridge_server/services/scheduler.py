@@ -19,14 +19,13 @@ from skybridge_server.models.names import ExecutionName, ScheduleName
 from skybridge_server.models.schedules import OverlapPolicy, Schedule
 from skybridge_server.repositories.base import ScheduleRepository
 from skybridge_server.services import due_times
+from skybridge_server.services.alarm import FIRST_RETRY, LAST_RETRY, Alarm
 from skybridge_server.services.clock import Clock
 from skybridge_server.services.firing import Firing
 from skybridge_server.services.rules import Limits
 
 BATCH = 100
 """Schedules that are dealt with at once."""
-FIRST_RETRY = timedelta(seconds=1)
-LAST_RETRY = timedelta(seconds=30)
 
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -43,22 +42,19 @@ class Scheduler:
         self._firing = firing
         self._limits = limits
         self._clock = clock
-        self._changed = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._alarm = Alarm("schedules", clock)
 
     async def open(self) -> None:
         """Deal with due times, those missed first, on until closed."""
-        self._task = asyncio.create_task(self._run_for_ever())
+        await self._alarm.open(self.run_due)
 
     async def close(self) -> None:
         """Stop; what is being fired is on disk or not, and the next start knows which."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._alarm.close()
 
     def wake(self) -> None:
         """Look at the plans again: one of them has changed."""
-        self._changed.set()
+        self._alarm.wake()
 
     async def run_due(self) -> datetime | None:
         """Deal with all due times that have come; return when to do so again.
@@ -72,19 +68,6 @@ class Scheduler:
             for error in filter(None, done):
                 raise error
         return await self._schedules.next_wake()
-
-    async def _run_for_ever(self) -> None:
-        while True:
-            self._changed.clear()
-            try:
-                until = await self.run_due()
-            except StorageError as error:
-                log.warning("schedules wait for the store", detail=error.message)
-                until = self._clock.now() + FIRST_RETRY
-            except Exception:
-                log.exception("scheduler broke")
-                until = self._clock.now() + LAST_RETRY
-            await self._clock.wait(self._changed, until)
 
     async def _deal_with(self, name: ScheduleName, now: datetime) -> None:
         try:

@@ -62,6 +62,11 @@ class Slots:
         self.running = 0
         self.queued = 0
 
+    @property
+    def room(self) -> int:
+        """How many more the server has room for, as far as functions let them."""
+        return max(self._max_running - self.running, self._max_queued - self.queued, 0)
+
     def enter(self, function_uid: str, scaling: Scaling, *, always: bool = False) -> Ticket:
         """Take a place to run, or else one in the queue, or raise ResourceExhaustedError.
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from datetime import UTC, datetime, timedelta
 
 from skybridge_server.errors import OutOfRangeError
+from skybridge_server.models.executions import Execution
 from skybridge_server.models.functions import MIB
-from skybridge_server.models.journal import Event, Result
+from skybridge_server.models.journal import Event, Result, StateChange
 from skybridge_server.models.names import ExecutionName
 from skybridge_server.repositories.base import ExecutionRepository
 from skybridge_server.services.active import ActiveExecution
@@ -36,26 +38,52 @@ class Watching:
         active = self._registry.get(name)
         if active is None:
             _check_position(after, (await self._executions.get(name)).last_sequence)
-            async for event in self._of_store(name, after):
-                yield event
-            return
-        _check_position(after, active.journal.last_sequence)
-        with _calling(active):
-            async for item in self._of_journal(active.journal, after, heartbeat):
+        else:
+            _check_position(after, active.journal.last_sequence)
+        with _calling(active) if active else nullcontext():
+            async for item in self.follow(name, after=after, heartbeat=heartbeat):
                 yield item
 
-    def follow(
+    async def follow(
         self, name: ExecutionName, *, after: int, heartbeat: timedelta
-    ) -> AsyncIterator[Event | Heartbeat]:
+    ) -> AsyncGenerator[Event | Heartbeat]:
         """Yield as `watch` does, without counting as a caller, and from wherever `after` is."""
+        while True:
+            with self._registry.arrival(name) as arrived:
+                attempt = self.follow_attempt(name, after=after, heartbeat=heartbeat)
+                async with aclosing(attempt) as items:
+                    async for item in items:
+                        yield item
+                        after = item.sequence
+                        if isinstance(item, Event) and isinstance(item.body, Result):
+                            return
+                if (await self._executions.get(name)).state.final:
+                    return  # all of it was read before
+                while not await _set_within(arrived, heartbeat):
+                    yield Heartbeat(after, datetime.now(UTC))
+
+    def follow_attempt(
+        self, name: ExecutionName, *, after: int, heartbeat: timedelta
+    ) -> AsyncGenerator[Event | Heartbeat]:
+        """Yield as `follow` does, but no more than what is known until the next attempt begins."""
         active = self._registry.get(name)
         if active is None:
             return self._of_store(name, after)
         return self._of_journal(active.journal, after, heartbeat)
 
+    async def end(self, name: ExecutionName) -> Execution:
+        """Wait until an execution has ended for good, and return it. NotFoundError."""
+        while True:
+            with self._registry.arrival(name) as arrived:
+                active = self._registry.get(name)
+                execution = await (active.end() if active else self._executions.get(name))
+                if execution.state.final:
+                    return execution
+                await arrived.wait()
+
     async def _of_journal(
         self, journal: Journal, after: int, heartbeat: timedelta
-    ) -> AsyncIterator[Event | Heartbeat]:
+    ) -> AsyncGenerator[Event | Heartbeat]:
         name, seconds = journal.execution.name, heartbeat.total_seconds()
         while True:
             if not await journal.changed(after, seconds):
@@ -67,14 +95,34 @@ class Watching:
             for event in events:
                 after = event.sequence
                 yield event
-                if isinstance(event.body, Result):
+                if _ends_attempt(event, journal.attempt):
                     return
 
-    async def _of_store(self, name: ExecutionName, after: int) -> AsyncIterator[Event]:
+    async def _of_store(self, name: ExecutionName, after: int) -> AsyncGenerator[Event]:
         while events := await self._executions.events(name, after=after, limit_bytes=READ_BYTES):
             for event in events:
                 yield event
             after = events[-1].sequence
+
+
+def _ends_attempt(event: Event, attempt: int) -> bool:
+    """Tell whether nothing of an attempt comes after an event."""
+    match event.body:
+        case Result():
+            return True
+        case StateChange(_, following):
+            return following > attempt
+    return False
+
+
+async def _set_within(event: asyncio.Event, length: timedelta) -> bool:
+    """Wait for an event; False when it was not set in time."""
+    try:
+        async with asyncio.timeout(length.total_seconds()):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
 
 
 def _calling(active: ActiveExecution) -> AbstractContextManager[None]:

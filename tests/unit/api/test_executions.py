@@ -107,9 +107,9 @@ def test_an_execution_that_has_ended_says_all() -> None:
     ("body", "kind", "expected"),
     [
         (
-            StateChange(ExecutionState.RUNNING),
+            StateChange(ExecutionState.RUNNING, attempt=2),
             "state_change",
-            pb.StateChange(state=pb.EXECUTION_STATE_RUNNING),
+            pb.StateChange(state=pb.EXECUTION_STATE_RUNNING, attempt=2),
         ),
         (
             Output(OutputStream.STDERR, 7, b"\0\xff"),

@@ -34,6 +34,7 @@ from skybridge_server.models.functions import (
     Timeouts,
 )
 from skybridge_server.models.names import FunctionName, RevisionName
+from skybridge_server.models.retries import USUAL, RetryPolicy
 from skybridge_server.services.rules import Violations
 
 DEFAULTS = FunctionSpec(image="", runtime="docker")
@@ -59,6 +60,17 @@ specs = st.builds(
     pull_policy=st.sampled_from(PullPolicy),
     runtime=texts.filter(bool),
     retention=st.builds(Retention, durations, st.integers(0, 10**9), st.integers(0, 10**6)),
+    retry_policy=st.builds(
+        RetryPolicy,
+        st.integers(1, 100),
+        durations,
+        durations,
+        st.floats(1, 10),
+        st.floats(0, 1),
+        durations,
+        st.lists(st.sampled_from(USUAL), min_size=1).map(tuple),
+        st.lists(st.integers(1, 255)).map(tuple),
+    ),
 )
 
 
@@ -97,6 +109,15 @@ def test_answers_show_every_default() -> None:
         pull_policy=pb.PULL_POLICY_IF_NOT_PRESENT,
         runtime="docker",
         retention=pb.Retention(execution_age=Duration()),
+        retry_policy=pb.RetryPolicy(
+            max_attempts=1,
+            initial_backoff=Duration(seconds=1),
+            max_backoff=Duration(seconds=300),
+            backoff_coefficient=2,
+            jitter=0.5,
+            max_age=Duration(seconds=6 * 3600),
+            retry_on=[int(reason) for reason in USUAL],  # type: ignore[misc]
+        ),
     )
     assert message.scaling.HasField("max_queue_depth")
 

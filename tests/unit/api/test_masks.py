@@ -19,6 +19,7 @@ from skybridge_server.models.functions import (
     Scaling,
     Timeouts,
 )
+from skybridge_server.models.retries import RetryPolicy
 from skybridge_server.services.requests import FunctionDraft
 from skybridge_server.services.rules import Violations
 
@@ -31,6 +32,7 @@ SPEC = FunctionSpec(
     scaling=Scaling(max_queue_depth=5),
     runtime="docker",
     retention=Retention(executions=3),
+    retry_policy=RetryPolicy(max_attempts=5, initial_backoff=timedelta(seconds=9)),
 )
 OLD = FunctionDraft(SPEC, "old", {"a": "b"})
 
@@ -77,6 +79,8 @@ def test_what_is_unset_goes_back_to_its_default() -> None:
     assert update(["spec.timeouts.execution"], empty).spec.timeouts == Timeouts()
     assert update(["spec.scaling.max_queue_depth"], empty).spec.scaling == Scaling()
     assert update(["spec.retention.executions"], empty).spec.retention == Retention()
+    kept = update(["spec.retry_policy.max_attempts"], empty).spec.retry_policy
+    assert kept == RetryPolicy(initial_backoff=timedelta(seconds=9))
     assert update(["spec.runtime"], empty).spec.runtime == "docker"
 
 

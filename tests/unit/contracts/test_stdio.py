@@ -23,6 +23,7 @@ def test_the_environment() -> None:
         "SKYBRIDGE_EXECUTION_ID": "e1",
         "SKYBRIDGE_FUNCTION": "namespaces/default/functions/hello",
         "SKYBRIDGE_REVISION": "3",
+        "SKYBRIDGE_ATTEMPT": "1",
         "SKYBRIDGE_DEADLINE": "2026-01-31T12:00:00.123+00:00",
     }
 

@@ -19,6 +19,7 @@ times = st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1), timezones=st.ju
 st.register_type_strategy(timedelta, durations)
 st.register_type_strategy(datetime, times)
 st.register_type_strategy(str, texts)
+st.register_type_strategy(float, st.floats(allow_nan=False, allow_infinity=False))
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -113,6 +114,16 @@ def test_the_text_is_stable() -> None:
             "pull_policy": 2,
             "runtime": "",
             "retention": {"execution_age": 0, "executions": 0, "revisions": 0},
+            "retry_policy": {
+                "max_attempts": 1,
+                "initial_backoff": 1_000_000,
+                "max_backoff": 300_000_000,
+                "backoff_coefficient": 2.0,
+                "jitter": 0.5,
+                "max_age": 21_600_000_000,
+                "retry_on": [1, 2, 3, 4, 5, 6, 13, 14, 15, 16, 17, 18, 19, 20, 21],
+                "exit_codes": [],
+            },
         },
         "create_time": 1767225600000000,
         "update_time": 1767225600000000,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -213,11 +214,11 @@ async def test_the_store_gets_it_in_portions_and_the_state_with_its_event(
     append = desk.store.append
 
     async def note(
-        name: ExecutionName, events: list[Event], state: Execution | None, *, epoch: int
+        name: ExecutionName, events: list[Event], state: Execution | None, **more: Any
     ) -> None:
         sizes.append(len(events))
         states.append(None if state is None else state.state)
-        await append(name, events, state, epoch=epoch)
+        await append(name, events, state, **more)
 
     monkeypatch.setattr(desk.store, "append", note)
     await desk.journal.add_output(STDOUT, b"first")

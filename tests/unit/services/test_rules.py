@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from skybridge_server.errors import FailedPreconditionError, InvalidArgumentError
+from skybridge_server.models.executions import FailureReason
 from skybridge_server.models.functions import (
     KIB,
     MIB,
@@ -22,6 +24,7 @@ from skybridge_server.models.functions import (
     Timeouts,
 )
 from skybridge_server.models.names import FunctionName
+from skybridge_server.models.retries import RetryPolicy
 from skybridge_server.services import rules
 from skybridge_server.services.requests import ExecutionRequest, FunctionDraft
 from skybridge_server.services.rules import Limits, Violations
@@ -129,6 +132,38 @@ def test_retention(name: str, high: Any, over: Any) -> None:
     for bad in (-high, over):
         found = wrong_in_spec(retention=replace(Retention(), **{name: bad}))
         assert found == [f"spec.retention.{name}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "right", "wrong"),
+    [
+        ("max_attempts", (1, 100), (0, -1, 101)),
+        ("initial_backoff", (timedelta(0), timedelta(minutes=5)), (-MS, 25 * HOUR)),
+        ("max_backoff", (timedelta(seconds=1), 24 * HOUR), (timedelta(0), 25 * HOUR)),
+        ("max_age", (timedelta(seconds=1), timedelta(days=30)), (MS, timedelta(days=31))),
+        ("backoff_coefficient", (1.0, 10.0), (0.5, 11.0, math.nan, math.inf)),
+        ("jitter", (0.0, 1.0), (-0.1, 1.1, math.nan)),
+        ("exit_codes", ((), (1, 255)), ((0,), (256,), (-1,), (1,) * 65)),
+    ],
+)
+def test_retry_policies(name: str, right: tuple[Any, ...], wrong: tuple[Any, ...]) -> None:
+    for value in right:
+        assert wrong_in_spec(retry_policy=replace(RetryPolicy(), **{name: value})) == []
+    for value in wrong:
+        found = wrong_in_spec(retry_policy=replace(RetryPolicy(), **{name: value}))
+        assert f"spec.retry_policy.{name}" in found
+
+
+def test_what_is_tried_again() -> None:
+    policy = RetryPolicy(
+        retry_on=(FailureReason.LOST, FailureReason.CANCELLED, FailureReason.LOST),
+        exit_codes=(75,),
+    )
+    assert wrong_in_spec(retry_policy=policy) == [
+        "spec.retry_policy.retry_on[1]",
+        "spec.retry_policy.retry_on[2]",
+        "spec.retry_policy.exit_codes",
+    ]
 
 
 @pytest.mark.parametrize("user", ["1000", "1000:0", "65532:65532", "2147483647"])

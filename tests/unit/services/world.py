@@ -15,7 +15,15 @@ from prometheus_client import CollectorRegistry
 from skybridge_server.app import Services, wire
 from skybridge_server.models.executions import TRANSITIONS, Execution, ExecutionState
 from skybridge_server.models.functions import Function, FunctionSpec
-from skybridge_server.models.journal import Event, Gap, Output, OutputStream, Result, StateChange
+from skybridge_server.models.journal import (
+    Event,
+    EventBody,
+    Gap,
+    Output,
+    OutputStream,
+    Result,
+    StateChange,
+)
 from skybridge_server.models.names import ExecutionName, FunctionName
 from skybridge_server.services.active import ActiveExecution
 from skybridge_server.services.clock import Clock
@@ -191,8 +199,23 @@ def check_journal(events: list[Event], execution: Execution) -> None:
         assert after in TRANSITIONS[before], f"{before.name} became {after.name}"
     assert execution.state.final
     assert (execution.failure is None) == (execution.state is ExecutionState.SUCCEEDED)
-    for stream in OutputStream:
-        _check_stream([b for b in bodies if isinstance(b, Output | Gap) and b.stream is stream])
+    for attempt in _attempts_of(events):
+        for stream in OutputStream:
+            _check_stream(
+                [b for b in attempt if isinstance(b, Output | Gap) and b.stream is stream]
+            )
+
+
+def _attempts_of(events: list[Event]) -> list[list[EventBody]]:
+    """Return the bodies of each attempt, which all begin in QUEUED."""
+    attempts: list[list[EventBody]] = []
+    for event in events:
+        match event.body:
+            case StateChange(ExecutionState.QUEUED, number):
+                attempts.append([])
+                assert number == len(attempts)
+        attempts[-1].append(event.body)
+    return attempts
 
 
 def _check_stream(pieces: list[Output | Gap]) -> None:

@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!skybridge/faas/v1/execution.proto\x12\x11skybridge.faas.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb4\x05\n\tExecution\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x66unction\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\x12\x30\n\x05state\x18\x04 \x01(\x0e\x32!.skybridge.faas.v1.ExecutionState\x12+\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x1a.skybridge.faas.v1.Failure\x12\x0e\n\x06output\x18\x06 \x01(\x0c\x12\x18\n\x10output_truncated\x18\x07 \x01(\x08\x12\x10\n\x08log_tail\x18\x08 \x01(\x0c\x12\x16\n\texit_code\x18\t \x01(\x05H\x00\x88\x01\x01\x12\x14\n\x0cstdout_bytes\x18\n \x01(\x03\x12\x14\n\x0cstderr_bytes\x18\x0b \x01(\x03\x12\x15\n\rlast_sequence\x18\x0c \x01(\x03\x12\x0f\n\x07\x61ttempt\x18\r \x01(\x05\x12\x12\n\ncold_start\x18\x0e \x01(\x08\x12\x38\n\x06labels\x18\x0f \x03(\x0b\x32(.skybridge.faas.v1.Execution.LabelsEntry\x12+\n\x07timings\x18\x10 \x01(\x0b\x32\x1a.skybridge.faas.v1.Timings\x12\'\n\x05usage\x18\x11 \x01(\x0b\x32\x18.skybridge.faas.v1.Usage\x12/\n\x0b\x63reate_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x14 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0c\n\n_exit_code\"\\\n\x07\x46\x61ilure\x12\x30\n\x06reason\x18\x01 \x01(\x0e\x32 .skybridge.faas.v1.FailureReason\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06signal\x18\x03 \x01(\x05\"\xaf\x01\n\x07Timings\x12(\n\x05queue\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05start\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03run\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05total\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"y\n\x05Usage\x12&\n\x03\x63pu\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1e\n\x11peak_memory_bytes\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x12\n\noom_killed\x18\x03 \x01(\x08\x42\x14\n\x12_peak_memory_bytes\"\x86\x03\n\x0e\x45xecutionEvent\x12\x11\n\texecution\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x0cstate_change\x18\x04 \x01(\x0b\x32\x1e.skybridge.faas.v1.StateChangeH\x00\x12+\n\x06output\x18\x05 \x01(\x0b\x32\x19.skybridge.faas.v1.OutputH\x00\x12%\n\x03gap\x18\x06 \x01(\x0b\x32\x16.skybridge.faas.v1.GapH\x00\x12+\n\x06result\x18\x07 \x01(\x0b\x32\x19.skybridge.faas.v1.ResultH\x00\x12\x31\n\theartbeat\x18\x08 \x01(\x0b\x32\x1c.skybridge.faas.v1.HeartbeatH\x00\x12\x30\n\tinput_ack\x18\t \x01(\x0b\x32\x1b.skybridge.faas.v1.InputAckH\x00\x42\x07\n\x05\x65vent\"?\n\x0bStateChange\x12\x30\n\x05state\x18\x01 \x01(\x0e\x32!.skybridge.faas.v1.ExecutionState\"W\n\x06Output\x12/\n\x06stream\x18\x01 \x01(\x0e\x32\x1f.skybridge.faas.v1.OutputStream\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x94\x01\n\x03Gap\x12/\n\x06stream\x18\x01 \x01(\x0e\x32\x1f.skybridge.faas.v1.OutputStream\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x13\n\x06length\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12,\n\x06reason\x18\x04 \x01(\x0e\x32\x1c.skybridge.faas.v1.GapReasonB\t\n\x07_length\"9\n\x06Result\x12/\n\texecution\x18\x01 \x01(\x0b\x32\x1c.skybridge.faas.v1.Execution\"\x0b\n\tHeartbeat\"3\n\x08InputAck\x12\x17\n\x0f\x63ommitted_bytes\x18\x01 \x01(\x03\x12\x0e\n\x06\x63losed\x18\x02 \x01(\x08*\xa1\x02\n\x0e\x45xecutionState\x12\x1f\n\x1b\x45XECUTION_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x45XECUTION_STATE_QUEUED\x10\x01\x12\x1c\n\x18\x45XECUTION_STATE_STARTING\x10\x02\x12\x1b\n\x17\x45XECUTION_STATE_RUNNING\x10\x03\x12\x1e\n\x1a\x45XECUTION_STATE_CANCELLING\x10\x04\x12\x1d\n\x19\x45XECUTION_STATE_SUCCEEDED\x10\x05\x12\x1a\n\x16\x45XECUTION_STATE_FAILED\x10\x06\x12\x1d\n\x19\x45XECUTION_STATE_TIMED_OUT\x10\x07\x12\x1d\n\x19\x45XECUTION_STATE_CANCELLED\x10\x08*\xe3\x05\n\rFailureReason\x12\x1e\n\x1a\x46\x41ILURE_REASON_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x46\x41ILURE_REASON_EXIT_CODE\x10\x01\x12\x19\n\x15\x46\x41ILURE_REASON_SIGNAL\x10\x02\x12 \n\x1c\x46\x41ILURE_REASON_OUT_OF_MEMORY\x10\x03\x12 \n\x1c\x46\x41ILURE_REASON_QUEUE_TIMEOUT\x10\x04\x12 \n\x1c\x46\x41ILURE_REASON_START_TIMEOUT\x10\x05\x12$\n FAILURE_REASON_EXECUTION_TIMEOUT\x10\x06\x12\x1b\n\x17\x46\x41ILURE_REASON_DEADLINE\x10\x07\x12\x1c\n\x18\x46\x41ILURE_REASON_CANCELLED\x10\x08\x12\x1f\n\x1b\x46\x41ILURE_REASON_DISCONNECTED\x10\t\x12\x1f\n\x1b\x46\x41ILURE_REASON_OUTPUT_LIMIT\x10\n\x12$\n FAILURE_REASON_IMAGE_UNAVAILABLE\x10\x0b\x12\x1e\n\x1a\x46\x41ILURE_REASON_ENTRY_POINT\x10\x0c\x12\x1f\n\x1b\x46\x41ILURE_REASON_START_FAILED\x10\r\x12&\n\"FAILURE_REASON_RUNTIME_UNAVAILABLE\x10\x0e\x12$\n FAILURE_REASON_CONTAINER_REMOVED\x10\x0f\x12\x17\n\x13\x46\x41ILURE_REASON_LOST\x10\x10\x12\x1b\n\x17\x46\x41ILURE_REASON_INTERNAL\x10\x11\x12!\n\x1d\x46\x41ILURE_REASON_FUNCTION_ERROR\x10\x12\x12!\n\x1d\x46\x41ILURE_REASON_PROTOCOL_ERROR\x10\x13\x12 \n\x1c\x46\x41ILURE_REASON_INSTANCE_DIED\x10\x14\x12\x1d\n\x19\x46\x41ILURE_REASON_INIT_ERROR\x10\x15*a\n\x0cOutputStream\x12\x1d\n\x19OUTPUT_STREAM_UNSPECIFIED\x10\x00\x12\x18\n\x14OUTPUT_STREAM_STDOUT\x10\x01\x12\x18\n\x14OUTPUT_STREAM_STDERR\x10\x02*\x8c\x01\n\tGapReason\x12\x1a\n\x16GAP_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17GAP_REASON_OUTPUT_LIMIT\x10\x01\x12\"\n\x1eGAP_REASON_RUNTIME_UNAVAILABLE\x10\x02\x12\"\n\x1eGAP_REASON_STORAGE_UNAVAILABLE\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!skybridge/faas/v1/execution.proto\x12\x11skybridge.faas.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcc\x06\n\tExecution\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x66unction\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\x12\x30\n\x05state\x18\x04 \x01(\x0e\x32!.skybridge.faas.v1.ExecutionState\x12+\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x1a.skybridge.faas.v1.Failure\x12\x0e\n\x06output\x18\x06 \x01(\x0c\x12\x18\n\x10output_truncated\x18\x07 \x01(\x08\x12\x10\n\x08log_tail\x18\x08 \x01(\x0c\x12\x16\n\texit_code\x18\t \x01(\x05H\x00\x88\x01\x01\x12\x14\n\x0cstdout_bytes\x18\n \x01(\x03\x12\x14\n\x0cstderr_bytes\x18\x0b \x01(\x03\x12\x15\n\rlast_sequence\x18\x0c \x01(\x03\x12\x0f\n\x07\x61ttempt\x18\r \x01(\x05\x12\x12\n\ncold_start\x18\x0e \x01(\x08\x12\x38\n\x06labels\x18\x0f \x03(\x0b\x32(.skybridge.faas.v1.Execution.LabelsEntry\x12+\n\x07timings\x18\x10 \x01(\x0b\x32\x1a.skybridge.faas.v1.Timings\x12\'\n\x05usage\x18\x11 \x01(\x0b\x32\x18.skybridge.faas.v1.Usage\x12/\n\x0b\x63reate_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x14 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x38\n\x14requested_start_time\x18\x1e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nnot_before\x18\x1f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x61ttempts\x18  \x03(\x0b\x32\x1a.skybridge.faas.v1.Attempt\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0c\n\n_exit_code\"\xf7\x02\n\x07\x41ttempt\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12+\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x1a.skybridge.faas.v1.Failure\x12\x16\n\texit_code\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x14\n\x0cstdout_bytes\x18\x04 \x01(\x03\x12\x14\n\x0cstderr_bytes\x18\x05 \x01(\x03\x12\x15\n\rlast_sequence\x18\x06 \x01(\x03\x12\x12\n\ncold_start\x18\x07 \x01(\x08\x12+\n\x07timings\x18\x08 \x01(\x0b\x32\x1a.skybridge.faas.v1.Timings\x12\'\n\x05usage\x18\t \x01(\x0b\x32\x18.skybridge.faas.v1.Usage\x12.\n\nstart_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0c\n\n_exit_code\"\\\n\x07\x46\x61ilure\x12\x30\n\x06reason\x18\x01 \x01(\x0e\x32 .skybridge.faas.v1.FailureReason\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06signal\x18\x03 \x01(\x05\"\xaf\x01\n\x07Timings\x12(\n\x05queue\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05start\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03run\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05total\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"y\n\x05Usage\x12&\n\x03\x63pu\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1e\n\x11peak_memory_bytes\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x12\n\noom_killed\x18\x03 \x01(\x08\x42\x14\n\x12_peak_memory_bytes\"\x86\x03\n\x0e\x45xecutionEvent\x12\x11\n\texecution\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x0cstate_change\x18\x04 \x01(\x0b\x32\x1e.skybridge.faas.v1.StateChangeH\x00\x12+\n\x06output\x18\x05 \x01(\x0b\x32\x19.skybridge.faas.v1.OutputH\x00\x12%\n\x03gap\x18\x06 \x01(\x0b\x32\x16.skybridge.faas.v1.GapH\x00\x12+\n\x06result\x18\x07 \x01(\x0b\x32\x19.skybridge.faas.v1.ResultH\x00\x12\x31\n\theartbeat\x18\x08 \x01(\x0b\x32\x1c.skybridge.faas.v1.HeartbeatH\x00\x12\x30\n\tinput_ack\x18\t \x01(\x0b\x32\x1b.skybridge.faas.v1.InputAckH\x00\x42\x07\n\x05\x65vent\"P\n\x0bStateChange\x12\x30\n\x05state\x18\x01 \x01(\x0e\x32!.skybridge.faas.v1.ExecutionState\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\"W\n\x06Output\x12/\n\x06stream\x18\x01 \x01(\x0e\x32\x1f.skybridge.faas.v1.OutputStream\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x94\x01\n\x03Gap\x12/\n\x06stream\x18\x01 \x01(\x0e\x32\x1f.skybridge.faas.v1.OutputStream\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x13\n\x06length\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12,\n\x06reason\x18\x04 \x01(\x0e\x32\x1c.skybridge.faas.v1.GapReasonB\t\n\x07_length\"9\n\x06Result\x12/\n\texecution\x18\x01 \x01(\x0b\x32\x1c.skybridge.faas.v1.Execution\"\x0b\n\tHeartbeat\"3\n\x08InputAck\x12\x17\n\x0f\x63ommitted_bytes\x18\x01 \x01(\x03\x12\x0e\n\x06\x63losed\x18\x02 \x01(\x08*\xa1\x02\n\x0e\x45xecutionState\x12\x1f\n\x1b\x45XECUTION_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x45XECUTION_STATE_QUEUED\x10\x01\x12\x1c\n\x18\x45XECUTION_STATE_STARTING\x10\x02\x12\x1b\n\x17\x45XECUTION_STATE_RUNNING\x10\x03\x12\x1e\n\x1a\x45XECUTION_STATE_CANCELLING\x10\x04\x12\x1d\n\x19\x45XECUTION_STATE_SUCCEEDED\x10\x05\x12\x1a\n\x16\x45XECUTION_STATE_FAILED\x10\x06\x12\x1d\n\x19\x45XECUTION_STATE_TIMED_OUT\x10\x07\x12\x1d\n\x19\x45XECUTION_STATE_CANCELLED\x10\x08*\xe3\x05\n\rFailureReason\x12\x1e\n\x1a\x46\x41ILURE_REASON_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x46\x41ILURE_REASON_EXIT_CODE\x10\x01\x12\x19\n\x15\x46\x41ILURE_REASON_SIGNAL\x10\x02\x12 \n\x1c\x46\x41ILURE_REASON_OUT_OF_MEMORY\x10\x03\x12 \n\x1c\x46\x41ILURE_REASON_QUEUE_TIMEOUT\x10\x04\x12 \n\x1c\x46\x41ILURE_REASON_START_TIMEOUT\x10\x05\x12$\n FAILURE_REASON_EXECUTION_TIMEOUT\x10\x06\x12\x1b\n\x17\x46\x41ILURE_REASON_DEADLINE\x10\x07\x12\x1c\n\x18\x46\x41ILURE_REASON_CANCELLED\x10\x08\x12\x1f\n\x1b\x46\x41ILURE_REASON_DISCONNECTED\x10\t\x12\x1f\n\x1b\x46\x41ILURE_REASON_OUTPUT_LIMIT\x10\n\x12$\n FAILURE_REASON_IMAGE_UNAVAILABLE\x10\x0b\x12\x1e\n\x1a\x46\x41ILURE_REASON_ENTRY_POINT\x10\x0c\x12\x1f\n\x1b\x46\x41ILURE_REASON_START_FAILED\x10\r\x12&\n\"FAILURE_REASON_RUNTIME_UNAVAILABLE\x10\x0e\x12$\n FAILURE_REASON_CONTAINER_REMOVED\x10\x0f\x12\x17\n\x13\x46\x41ILURE_REASON_LOST\x10\x10\x12\x1b\n\x17\x46\x41ILURE_REASON_INTERNAL\x10\x11\x12!\n\x1d\x46\x41ILURE_REASON_FUNCTION_ERROR\x10\x12\x12!\n\x1d\x46\x41ILURE_REASON_PROTOCOL_ERROR\x10\x13\x12 \n\x1c\x46\x41ILURE_REASON_INSTANCE_DIED\x10\x14\x12\x1d\n\x19\x46\x41ILURE_REASON_INIT_ERROR\x10\x15*a\n\x0cOutputStream\x12\x1d\n\x19OUTPUT_STREAM_UNSPECIFIED\x10\x00\x12\x18\n\x14OUTPUT_STREAM_STDOUT\x10\x01\x12\x18\n\x14OUTPUT_STREAM_STDERR\x10\x02*\x8c\x01\n\tGapReason\x12\x1a\n\x16GAP_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17GAP_REASON_OUTPUT_LIMIT\x10\x01\x12\"\n\x1eGAP_REASON_RUNTIME_UNAVAILABLE\x10\x02\x12\"\n\x1eGAP_REASON_STORAGE_UNAVAILABLE\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,36 +35,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_EXECUTION_LABELSENTRY']._loaded_options = None
   _globals['_EXECUTION_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_EXECUTIONSTATE']._serialized_start=2035
-  _globals['_EXECUTIONSTATE']._serialized_end=2324
-  _globals['_FAILUREREASON']._serialized_start=2327
-  _globals['_FAILUREREASON']._serialized_end=3066
-  _globals['_OUTPUTSTREAM']._serialized_start=3068
-  _globals['_OUTPUTSTREAM']._serialized_end=3165
-  _globals['_GAPREASON']._serialized_start=3168
-  _globals['_GAPREASON']._serialized_end=3308
+  _globals['_EXECUTIONSTATE']._serialized_start=2582
+  _globals['_EXECUTIONSTATE']._serialized_end=2871
+  _globals['_FAILUREREASON']._serialized_start=2874
+  _globals['_FAILUREREASON']._serialized_end=3613
+  _globals['_OUTPUTSTREAM']._serialized_start=3615
+  _globals['_OUTPUTSTREAM']._serialized_end=3712
+  _globals['_GAPREASON']._serialized_start=3715
+  _globals['_GAPREASON']._serialized_end=3855
   _globals['_EXECUTION']._serialized_start=122
-  _globals['_EXECUTION']._serialized_end=814
-  _globals['_EXECUTION_LABELSENTRY']._serialized_start=755
-  _globals['_EXECUTION_LABELSENTRY']._serialized_end=800
-  _globals['_FAILURE']._serialized_start=816
-  _globals['_FAILURE']._serialized_end=908
-  _globals['_TIMINGS']._serialized_start=911
-  _globals['_TIMINGS']._serialized_end=1086
-  _globals['_USAGE']._serialized_start=1088
-  _globals['_USAGE']._serialized_end=1209
-  _globals['_EXECUTIONEVENT']._serialized_start=1212
-  _globals['_EXECUTIONEVENT']._serialized_end=1602
-  _globals['_STATECHANGE']._serialized_start=1604
-  _globals['_STATECHANGE']._serialized_end=1667
-  _globals['_OUTPUT']._serialized_start=1669
-  _globals['_OUTPUT']._serialized_end=1756
-  _globals['_GAP']._serialized_start=1759
-  _globals['_GAP']._serialized_end=1907
-  _globals['_RESULT']._serialized_start=1909
-  _globals['_RESULT']._serialized_end=1966
-  _globals['_HEARTBEAT']._serialized_start=1968
-  _globals['_HEARTBEAT']._serialized_end=1979
-  _globals['_INPUTACK']._serialized_start=1981
-  _globals['_INPUTACK']._serialized_end=2032
+  _globals['_EXECUTION']._serialized_end=966
+  _globals['_EXECUTION_LABELSENTRY']._serialized_start=907
+  _globals['_EXECUTION_LABELSENTRY']._serialized_end=952
+  _globals['_ATTEMPT']._serialized_start=969
+  _globals['_ATTEMPT']._serialized_end=1344
+  _globals['_FAILURE']._serialized_start=1346
+  _globals['_FAILURE']._serialized_end=1438
+  _globals['_TIMINGS']._serialized_start=1441
+  _globals['_TIMINGS']._serialized_end=1616
+  _globals['_USAGE']._serialized_start=1618
+  _globals['_USAGE']._serialized_end=1739
+  _globals['_EXECUTIONEVENT']._serialized_start=1742
+  _globals['_EXECUTIONEVENT']._serialized_end=2132
+  _globals['_STATECHANGE']._serialized_start=2134
+  _globals['_STATECHANGE']._serialized_end=2214
+  _globals['_OUTPUT']._serialized_start=2216
+  _globals['_OUTPUT']._serialized_end=2303
+  _globals['_GAP']._serialized_start=2306
+  _globals['_GAP']._serialized_end=2454
+  _globals['_RESULT']._serialized_start=2456
+  _globals['_RESULT']._serialized_end=2513
+  _globals['_HEARTBEAT']._serialized_start=2515
+  _globals['_HEARTBEAT']._serialized_end=2526
+  _globals['_INPUTACK']._serialized_start=2528
+  _globals['_INPUTACK']._serialized_end=2579
 # @@protoc_insertion_point(module_scope)

@@ -30,7 +30,7 @@ class _ExecutionStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Execut
     EXECUTION_STATE_UNSPECIFIED: _ExecutionState.ValueType  # 0
     """Not set."""
     EXECUTION_STATE_QUEUED: _ExecutionState.ValueType  # 1
-    """Accepted, waits for a place."""
+    """Accepted, waits for a place or for its time; see `not_before`."""
     EXECUTION_STATE_STARTING: _ExecutionState.ValueType  # 2
     """Its container is being made."""
     EXECUTION_STATE_RUNNING: _ExecutionState.ValueType  # 3
@@ -52,7 +52,7 @@ class ExecutionState(_ExecutionState, metaclass=_ExecutionStateEnumTypeWrapper):
 EXECUTION_STATE_UNSPECIFIED: ExecutionState.ValueType  # 0
 """Not set."""
 EXECUTION_STATE_QUEUED: ExecutionState.ValueType  # 1
-"""Accepted, waits for a place."""
+"""Accepted, waits for a place or for its time; see `not_before`."""
 EXECUTION_STATE_STARTING: ExecutionState.ValueType  # 2
 """Its container is being made."""
 EXECUTION_STATE_RUNNING: ExecutionState.ValueType  # 3
@@ -273,6 +273,9 @@ class Execution(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    REQUESTED_START_TIME_FIELD_NUMBER: _builtins.int
+    NOT_BEFORE_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `namespaces/{namespace}/executions/{execution}`; ids are
     UUIDs of version 7, so names sort by time.
@@ -300,7 +303,9 @@ class Execution(_message.Message):
     last_sequence: _builtins.int
     """Sequence of the last event in the journal."""
     attempt: _builtins.int
-    """Which attempt this is, from 1."""
+    """Which attempt this is, from 1; see FunctionSpec.retry_policy. Output, exit
+    code, timings, usage and failure are of this attempt.
+    """
     cold_start: _builtins.bool
     """Whether a container was started for this execution."""
     @_builtins.property
@@ -331,6 +336,20 @@ class Execution(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """When it ended; unset while it has not."""
 
+    @_builtins.property
+    def requested_start_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was to start, as StartExecution asked; unset where that was at once."""
+
+    @_builtins.property
+    def not_before(self) -> _timestamp_pb2.Timestamp:
+        """Set while it is QUEUED and waits for `requested_start_time` or for its next
+        attempt: it does not start before.
+        """
+
+    @_builtins.property
+    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attempt]:
+        """The attempts before this one, the first one first; not in lists and events."""
+
     def __init__(
         self,
         *,
@@ -354,16 +373,97 @@ class Execution(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        requested_start_time: _timestamp_pb2.Timestamp | None = ...,
+        not_before: _timestamp_pb2.Timestamp | None = ...,
+        attempts: _abc.Iterable[Global___Attempt] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "create_time", b"create_time", "end_time", b"end_time", "exit_code", b"exit_code", "failure", b"failure", "start_time", b"start_time", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "create_time", b"create_time", "end_time", b"end_time", "exit_code", b"exit_code", "failure", b"failure", "not_before", b"not_before", "requested_start_time", b"requested_start_time", "start_time", b"start_time", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "attempt", b"attempt", "cold_start", b"cold_start", "create_time", b"create_time", "end_time", b"end_time", "exit_code", b"exit_code", "failure", b"failure", "function", b"function", "labels", b"labels", "last_sequence", b"last_sequence", "log_tail", b"log_tail", "name", b"name", "output", b"output", "output_truncated", b"output_truncated", "revision", b"revision", "start_time", b"start_time", "state", b"state", "stderr_bytes", b"stderr_bytes", "stdout_bytes", b"stdout_bytes", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "attempt", b"attempt", "attempts", b"attempts", "cold_start", b"cold_start", "create_time", b"create_time", "end_time", b"end_time", "exit_code", b"exit_code", "failure", b"failure", "function", b"function", "labels", b"labels", "last_sequence", b"last_sequence", "log_tail", b"log_tail", "name", b"name", "not_before", b"not_before", "output", b"output", "output_truncated", b"output_truncated", "requested_start_time", b"requested_start_time", "revision", b"revision", "start_time", b"start_time", "state", b"state", "stderr_bytes", b"stderr_bytes", "stdout_bytes", b"stdout_bytes", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__exit_code) -> _WhichOneofReturnType__exit_code | None: ...
 
 Global___Execution: _TypeAlias = Execution  # noqa: Y015
+
+@_typing.final
+class Attempt(_message.Message):
+    """An attempt of an execution that failed and that another one followed. What it
+    wrote stays in the journal, up to `last_sequence`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    EXIT_CODE_FIELD_NUMBER: _builtins.int
+    STDOUT_BYTES_FIELD_NUMBER: _builtins.int
+    STDERR_BYTES_FIELD_NUMBER: _builtins.int
+    LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    COLD_START_FIELD_NUMBER: _builtins.int
+    TIMINGS_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Which attempt, from 1."""
+    exit_code: _builtins.int
+    """Exit code of the process; unset when it never ran, or its end was not seen."""
+    stdout_bytes: _builtins.int
+    """Bytes that it wrote to stdout, kept or not."""
+    stderr_bytes: _builtins.int
+    """Bytes that it wrote to stderr, kept or not."""
+    last_sequence: _builtins.int
+    """Sequence of its last event in the execution's journal; the next attempt
+    begins with the event after it.
+    """
+    cold_start: _builtins.bool
+    """Whether a container was started for it."""
+    @_builtins.property
+    def failure(self) -> Global___Failure:
+        """Why it failed."""
+
+    @_builtins.property
+    def timings(self) -> Global___Timings:
+        """How long its phases took; `total` counts from the execution's acceptance."""
+
+    @_builtins.property
+    def usage(self) -> Global___Usage:
+        """What it used."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When its process started; unset if it never did."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ended."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        failure: Global___Failure | None = ...,
+        exit_code: _builtins.int | None = ...,
+        stdout_bytes: _builtins.int = ...,
+        stderr_bytes: _builtins.int = ...,
+        last_sequence: _builtins.int = ...,
+        cold_start: _builtins.bool = ...,
+        timings: Global___Timings | None = ...,
+        usage: Global___Usage | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "end_time", b"end_time", "exit_code", b"exit_code", "failure", b"failure", "start_time", b"start_time", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "cold_start", b"cold_start", "end_time", b"end_time", "exit_code", b"exit_code", "failure", b"failure", "last_sequence", b"last_sequence", "number", b"number", "start_time", b"start_time", "stderr_bytes", b"stderr_bytes", "stdout_bytes", b"stdout_bytes", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
+    _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__exit_code) -> _WhichOneofReturnType__exit_code | None: ...
+
+Global___Attempt: _TypeAlias = Attempt  # noqa: Y015
 
 @_typing.final
 class Failure(_message.Message):
@@ -407,7 +507,7 @@ class Timings(_message.Message):
     TOTAL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def queue(self) -> _duration_pb2.Duration:
-        """Waiting for a place."""
+        """Waiting for a place, since the execution, or its next attempt, could start."""
 
     @_builtins.property
     def start(self) -> _duration_pb2.Duration:
@@ -419,7 +519,7 @@ class Timings(_message.Message):
 
     @_builtins.property
     def total(self) -> _duration_pb2.Duration:
-        """From acceptance to end."""
+        """From acceptance, or the time of a delayed start, to end."""
 
     def __init__(
         self,
@@ -552,16 +652,24 @@ class StateChange(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     STATE_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
     state: Global___ExecutionState.ValueType
-    """The new state."""
+    """The new state. QUEUED anywhere but at the start of the journal says that the
+    attempt before has failed and that another one waits for its time.
+    """
+    attempt: _builtins.int
+    """Which attempt is in this state, from 1. Sequences go on over all attempts;
+    the offsets of output start at 0 in each.
+    """
     def __init__(
         self,
         *,
         state: Global___ExecutionState.ValueType = ...,
+        attempt: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -579,7 +687,7 @@ class Output(_message.Message):
     stream: Global___OutputStream.ValueType
     """Where to."""
     offset: _builtins.int
-    """Position of the first byte in its stream."""
+    """Position of the first byte in its stream, counted from 0 in each attempt."""
     data: _builtins.bytes
     """The bytes; 1 byte to 64 KiB."""
     def __init__(

@@ -198,6 +198,7 @@ class StartExecutionRequest(_message.Message):
     INPUT_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
     function: _builtins.str
     """Required. Name of the function."""
     input: _builtins.bytes
@@ -210,6 +211,14 @@ class StartExecutionRequest(_message.Message):
     def options(self) -> Global___ExecutionOptions:
         """Options."""
 
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When to start it, at most 30 days from now; a time that has passed means
+        now. Until then it is QUEUED in the database, takes no place in the queue,
+        survives restarts, and can be cancelled. It runs the revision that is active
+        when it is accepted. Default: now.
+        """
+
     def __init__(
         self,
         *,
@@ -217,10 +226,11 @@ class StartExecutionRequest(_message.Message):
         input: _builtins.bytes = ...,
         options: Global___ExecutionOptions | None = ...,
         request_id: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["function", b"function", "input", b"input", "options", b"options", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["function", b"function", "input", b"input", "options", b"options", "request_id", b"request_id", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -841,6 +851,7 @@ class ReadLogsRequest(_message.Message):
     TAIL_LINES_FIELD_NUMBER: _builtins.int
     SINCE_FIELD_NUMBER: _builtins.int
     STREAM_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. Name of an execution or of a function; a bare id means a function."""
     follow: _builtins.bool
@@ -849,6 +860,10 @@ class ReadLogsRequest(_message.Message):
     """Starts with the last lines only; 0: all."""
     stream: _execution_pb2.OutputStream.ValueType
     """Which stream. Default: both."""
+    attempt: _builtins.int
+    """Which attempt of an execution, from 1. Default: the last one and, with
+    `follow`, those that come after it. Not for a function, whose logs have all.
+    """
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
         """Leaves out what was written before."""
@@ -861,10 +876,11 @@ class ReadLogsRequest(_message.Message):
         tail_lines: _builtins.int = ...,
         since: _timestamp_pb2.Timestamp | None = ...,
         stream: _execution_pb2.OutputStream.ValueType = ...,
+        attempt: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["follow", b"follow", "name", b"name", "since", b"since", "stream", b"stream", "tail_lines", b"tail_lines"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "follow", b"follow", "name", b"name", "since", b"since", "stream", b"stream", "tail_lines", b"tail_lines"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

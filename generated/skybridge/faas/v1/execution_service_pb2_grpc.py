@@ -129,7 +129,8 @@ class ExecutionServiceServicer(object):
 
     def StartExecution(self, request, context):
         """Starts an execution and returns once it is durably queued. It is bound to
-        no call: follow it with WatchExecution, WaitExecution or GetExecution.
+        no call: follow it with WatchExecution, WaitExecution or GetExecution. If it
+        fails, it is tried again as the function's `retry_policy` says.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -206,7 +207,7 @@ class ExecutionServiceServicer(object):
     def ReadLogs(self, request, context):
         """Reads what executions wrote, in the order of their journals: of one
         execution, or of all of a function, the oldest first.
-        Codes: INVALID_ARGUMENT, NOT_FOUND.
+        Codes: INVALID_ARGUMENT, NOT_FOUND, OUT_OF_RANGE (no such attempt).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

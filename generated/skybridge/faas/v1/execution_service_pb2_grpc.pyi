@@ -53,7 +53,8 @@ class ExecutionServiceStub:
     """
     StartExecution: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.StartExecutionRequest, _execution_service_pb2.StartExecutionResponse]
     """Starts an execution and returns once it is durably queued. It is bound to
-    no call: follow it with WatchExecution, WaitExecution or GetExecution.
+    no call: follow it with WatchExecution, WaitExecution or GetExecution. If it
+    fails, it is tried again as the function's `retry_policy` says.
     """
     StreamExecution: _grpc.UnaryStreamMultiCallable[_execution_service_pb2.StreamExecutionRequest, _execution_service_pb2.StreamExecutionResponse]
     """Starts an execution and streams its journal, from the first event to
@@ -92,7 +93,7 @@ class ExecutionServiceStub:
     ReadLogs: _grpc.UnaryStreamMultiCallable[_execution_service_pb2.ReadLogsRequest, _execution_service_pb2.ReadLogsResponse]
     """Reads what executions wrote, in the order of their journals: of one
     execution, or of all of a function, the oldest first.
-    Codes: INVALID_ARGUMENT, NOT_FOUND.
+    Codes: INVALID_ARGUMENT, NOT_FOUND, OUT_OF_RANGE (no such attempt).
     """
 
 @_typing.type_check_only
@@ -120,7 +121,8 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     """
     StartExecution: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.StartExecutionRequest, _execution_service_pb2.StartExecutionResponse]  # type: ignore[assignment]
     """Starts an execution and returns once it is durably queued. It is bound to
-    no call: follow it with WatchExecution, WaitExecution or GetExecution.
+    no call: follow it with WatchExecution, WaitExecution or GetExecution. If it
+    fails, it is tried again as the function's `retry_policy` says.
     """
     StreamExecution: _aio.UnaryStreamMultiCallable[_execution_service_pb2.StreamExecutionRequest, _execution_service_pb2.StreamExecutionResponse]  # type: ignore[assignment]
     """Starts an execution and streams its journal, from the first event to
@@ -159,7 +161,7 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     ReadLogs: _aio.UnaryStreamMultiCallable[_execution_service_pb2.ReadLogsRequest, _execution_service_pb2.ReadLogsResponse]  # type: ignore[assignment]
     """Reads what executions wrote, in the order of their journals: of one
     execution, or of all of a function, the oldest first.
-    Codes: INVALID_ARGUMENT, NOT_FOUND.
+    Codes: INVALID_ARGUMENT, NOT_FOUND, OUT_OF_RANGE (no such attempt).
     """
 
 class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -196,7 +198,8 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_execution_service_pb2.StartExecutionResponse, _abc.Awaitable[_execution_service_pb2.StartExecutionResponse]]:
         """Starts an execution and returns once it is durably queued. It is bound to
-        no call: follow it with WatchExecution, WaitExecution or GetExecution.
+        no call: follow it with WatchExecution, WaitExecution or GetExecution. If it
+        fails, it is tried again as the function's `retry_policy` says.
         """
 
     @_abc_1.abstractmethod
@@ -289,7 +292,7 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_execution_service_pb2.ReadLogsResponse], _abc.AsyncIterator[_execution_service_pb2.ReadLogsResponse]]:
         """Reads what executions wrote, in the order of their journals: of one
         execution, or of all of a function, the oldest first.
-        Codes: INVALID_ARGUMENT, NOT_FOUND.
+        Codes: INVALID_ARGUMENT, NOT_FOUND, OUT_OF_RANGE (no such attempt).
         """
 
 def add_ExecutionServiceServicer_to_server(servicer: ExecutionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

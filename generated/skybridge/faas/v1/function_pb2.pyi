@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from skybridge.faas.v1 import execution_pb2 as _execution_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -302,6 +303,7 @@ class FunctionSpec(_message.Message):
     PULL_POLICY_FIELD_NUMBER: _builtins.int
     RUNTIME_FIELD_NUMBER: _builtins.int
     RETENTION_FIELD_NUMBER: _builtins.int
+    RETRY_POLICY_FIELD_NUMBER: _builtins.int
     image: _builtins.str
     """Required. Image reference, by tag or digest, such as `busybox:1.36` or
     `ghcr.io/acme/resize@sha256:...`; at most 512 characters.
@@ -358,6 +360,12 @@ class FunctionSpec(_message.Message):
         a change needs no deployment.
         """
 
+    @_builtins.property
+    def retry_policy(self) -> Global___RetryPolicy:
+        """What happens when an execution fails that nobody waits for. Default: it is
+        not tried again.
+        """
+
     def __init__(
         self,
         *,
@@ -375,10 +383,11 @@ class FunctionSpec(_message.Message):
         pull_policy: Global___PullPolicy.ValueType = ...,
         runtime: _builtins.str = ...,
         retention: Global___Retention | None = ...,
+        retry_policy: Global___RetryPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["contract", b"contract", "isolation", b"isolation", "resources", b"resources", "retention", b"retention", "scaling", b"scaling", "timeouts", b"timeouts"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["contract", b"contract", "isolation", b"isolation", "resources", b"resources", "retention", b"retention", "retry_policy", b"retry_policy", "scaling", b"scaling", "timeouts", b"timeouts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "command", b"command", "contract", b"contract", "env", b"env", "image", b"image", "isolation", b"isolation", "network", b"network", "pull_policy", b"pull_policy", "resources", b"resources", "retention", b"retention", "runtime", b"runtime", "scaling", b"scaling", "timeouts", b"timeouts", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "command", b"command", "contract", b"contract", "env", b"env", "image", b"image", "isolation", b"isolation", "network", b"network", "pull_policy", b"pull_policy", "resources", b"resources", "retention", b"retention", "retry_policy", b"retry_policy", "runtime", b"runtime", "scaling", b"scaling", "timeouts", b"timeouts", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -570,6 +579,89 @@ class Retention(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Retention: _TypeAlias = Retention  # noqa: Y015
+
+@_typing.final
+class RetryPolicy(_message.Message):
+    """What happens when an execution fails that no caller waits for: one of
+    StartExecution or of a schedule. It then waits for `initial_backoff`, is QUEUED
+    again, and runs once more as another attempt of the same execution, of the same
+    revision and with the same input. Callers who wait (ExecuteFunction,
+    StreamExecution, AttachExecution) get the failure at once and repeat as they
+    see fit.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    INITIAL_BACKOFF_FIELD_NUMBER: _builtins.int
+    MAX_BACKOFF_FIELD_NUMBER: _builtins.int
+    BACKOFF_COEFFICIENT_FIELD_NUMBER: _builtins.int
+    JITTER_FIELD_NUMBER: _builtins.int
+    MAX_AGE_FIELD_NUMBER: _builtins.int
+    RETRY_ON_FIELD_NUMBER: _builtins.int
+    EXIT_CODES_FIELD_NUMBER: _builtins.int
+    max_attempts: _builtins.int
+    """Attempts in all, the first included; 1 to 100. Default: 1, nothing is tried
+    again.
+    """
+    backoff_coefficient: _builtins.float
+    """How many times longer each further backoff is; 1 to 10. Default: 2."""
+    jitter: _builtins.float
+    """Share of each backoff that is left to chance, so that what failed together
+    does not come back together; 0 to 1. A backoff of 8 s with a jitter of 0.5
+    takes 4 to 8 s. Default: 0.5.
+    """
+    @_builtins.property
+    def initial_backoff(self) -> _duration_pb2.Duration:
+        """Time between the end of the first attempt and the second; 0 to 24 h.
+        Default: 1 s.
+        """
+
+    @_builtins.property
+    def max_backoff(self) -> _duration_pb2.Duration:
+        """Longest time between two attempts; `initial_backoff` to 24 h. Default: 5 min."""
+
+    @_builtins.property
+    def max_age(self) -> _duration_pb2.Duration:
+        """No attempt begins later than this after the execution could start for the
+        first time; 1 s to 30 days. Default: 6 h.
+        """
+
+    @_builtins.property
+    def retry_on(self) -> _containers.RepeatedScalarFieldContainer[_execution_pb2.FailureReason.ValueType]:
+        """Failures that are tried again. Default: all but ENTRY_POINT,
+        IMAGE_UNAVAILABLE and OUTPUT_LIMIT, where another attempt would most likely
+        end the same way. CANCELLED, DISCONNECTED and DEADLINE never are: somebody
+        asked for them.
+        """
+
+    @_builtins.property
+    def exit_codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Where EXIT_CODE is tried again, only these codes; 1 to 255, at most 64 of
+        them. Default: all.
+        """
+
+    def __init__(
+        self,
+        *,
+        max_attempts: _builtins.int = ...,
+        initial_backoff: _duration_pb2.Duration | None = ...,
+        max_backoff: _duration_pb2.Duration | None = ...,
+        backoff_coefficient: _builtins.float = ...,
+        jitter: _builtins.float | None = ...,
+        max_age: _duration_pb2.Duration | None = ...,
+        retry_on: _abc.Iterable[_execution_pb2.FailureReason.ValueType] | None = ...,
+        exit_codes: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_jitter", b"_jitter", "initial_backoff", b"initial_backoff", "jitter", b"jitter", "max_age", b"max_age", "max_backoff", b"max_backoff"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_jitter", b"_jitter", "backoff_coefficient", b"backoff_coefficient", "exit_codes", b"exit_codes", "initial_backoff", b"initial_backoff", "jitter", b"jitter", "max_age", b"max_age", "max_attempts", b"max_attempts", "max_backoff", b"max_backoff", "retry_on", b"retry_on"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__jitter: _TypeAlias = _typing.Literal["jitter"]  # noqa: Y015
+    _WhichOneofArgType__jitter: _TypeAlias = _typing.Literal["_jitter", b"_jitter"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__jitter) -> _WhichOneofReturnType__jitter | None: ...
+
+Global___RetryPolicy: _TypeAlias = RetryPolicy  # noqa: Y015
 
 @_typing.final
 class Isolation(_message.Message):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from skybridge.faas.v1 import execution_service_pb2 as pb
 from skybridge_server.api.convert.values import (
@@ -19,6 +19,7 @@ from skybridge_server.services.requests import ExecutionRequest, LogQuery, Reque
 from skybridge_server.services.rules import Violations, check_between
 
 MAX_CHUNK_BYTES = 64 * 1024
+MAX_DELAY = timedelta(days=30)
 SIGNALS = ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGKILL")
 
 _ZERO = timedelta(0)
@@ -55,6 +56,14 @@ def execution_request(
         key=key,
         interactive=input_ is None,
     )
+
+
+def start_time(request: pb.StartExecutionRequest, wrong: Violations) -> datetime | None:
+    """Return when an execution is to start; None: now."""
+    time = optional_timestamp_from_proto(request, "start_time", "", wrong)
+    if time is not None and time > datetime.now(UTC) + MAX_DELAY:
+        wrong.add("start_time", f"must be at most {MAX_DELAY.days} days from now")
+    return time
 
 
 def cancel_after(request: pb.StreamExecutionRequest, wrong: Violations) -> timedelta | None:
@@ -98,11 +107,14 @@ def wait_time(request: pb.WaitExecutionRequest, wrong: Violations) -> timedelta:
 def log_query(request: pb.ReadLogsRequest, wrong: Violations) -> LogQuery:
     if request.tail_lines < 0:
         wrong.add("tail_lines", "must be a number of lines, or 0 for all")
+    if request.attempt < 0:
+        wrong.add("attempt", "must be the number of an attempt, from 1, or 0 for the last")
     return LogQuery(
         follow=request.follow,
         tail_lines=request.tail_lines,
         since=optional_timestamp_from_proto(request, "since", "", wrong),
         stream=optional_enum_from_proto(OutputStream, request.stream, "stream", wrong),
+        attempt=request.attempt,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from skybridge.faas.v1 import execution_pb2 as pb
 from skybridge.faas.v1 import execution_service_pb2 as service_pb
 from skybridge_server.api.convert.values import (
@@ -9,14 +11,18 @@ from skybridge_server.api.convert.values import (
     optional_timestamp_to_proto,
     timestamp_to_proto,
 )
-from skybridge_server.models.executions import Execution, Failure, Timings, Usage
+from skybridge_server.models.executions import Attempt, Execution, Failure, Timings, Usage
 from skybridge_server.models.journal import Event, Gap, Output, StateChange
 from skybridge_server.models.names import ExecutionName, RevisionName
 from skybridge_server.services.requests import ExecutionOutput, Heartbeat, InputAck, LogEntry
 
 
-def execution_to_proto(execution: Execution, output: ExecutionOutput | None = None) -> pb.Execution:
-    """Return an execution; `output` is left out of lists and events."""
+def execution_to_proto(
+    execution: Execution,
+    output: ExecutionOutput | None = None,
+    attempts: Iterable[Attempt] = (),
+) -> pb.Execution:
+    """Return an execution; `output` and `attempts` are left out of lists and events."""
     message = pb.Execution(
         name=str(execution.name),
         function=str(execution.function),
@@ -35,12 +41,31 @@ def execution_to_proto(execution: Execution, output: ExecutionOutput | None = No
         create_time=timestamp_to_proto(execution.create_time),
         start_time=optional_timestamp_to_proto(execution.start_time),
         end_time=optional_timestamp_to_proto(execution.end_time),
+        requested_start_time=optional_timestamp_to_proto(execution.due_time),
+        not_before=optional_timestamp_to_proto(execution.not_before),
+        attempts=map(_attempt_to_proto, attempts),
     )
     if output is not None:
         message.output = output.output
         message.output_truncated = output.truncated
         message.log_tail = output.log_tail
     return message
+
+
+def _attempt_to_proto(attempt: Attempt) -> pb.Attempt:
+    return pb.Attempt(
+        number=attempt.number,
+        failure=_failure_to_proto(attempt.failure),
+        exit_code=attempt.exit_code,
+        stdout_bytes=attempt.stdout_bytes,
+        stderr_bytes=attempt.stderr_bytes,
+        last_sequence=attempt.last_sequence,
+        cold_start=attempt.cold_start,
+        timings=_timings_to_proto(attempt.timings),
+        usage=_usage_to_proto(attempt.usage),
+        start_time=optional_timestamp_to_proto(attempt.start_time),
+        end_time=timestamp_to_proto(attempt.end_time),
+    )
 
 
 def _failure_to_proto(failure: Failure | None) -> pb.Failure | None:
@@ -85,6 +110,7 @@ def event_to_proto(name: ExecutionName, item: Event | Heartbeat | InputAck) -> p
         _fill_output(event.output, item.body)
     elif isinstance(item.body, StateChange):
         event.state_change.state = pb.ExecutionState.ValueType(item.body.state)
+        event.state_change.attempt = item.body.attempt
     elif isinstance(item.body, Gap):
         _fill_gap(event.gap, item.body)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from skybridge.faas.v1 import function_pb2 as pb
+from skybridge_server.api.convert.retries import retry_policy_from_proto, retry_policy_to_proto
 from skybridge_server.api.convert.values import (
     duration_from_proto,
     duration_to_proto,
@@ -60,6 +61,9 @@ def _spec_from_proto(
         ),
         runtime=message.runtime or defaults.runtime,
         retention=_retention_from_proto(message.retention, defaults.retention, wrong),
+        retry_policy=retry_policy_from_proto(
+            message.retry_policy, defaults.retry_policy, f"{prefix}retry_policy.", wrong
+        ),
     )
 
 
@@ -182,6 +186,7 @@ def spec_to_proto(spec: FunctionSpec) -> pb.FunctionSpec:
             executions=spec.retention.executions,
             revisions=spec.retention.revisions,
         ),
+        retry_policy=retry_policy_to_proto(spec.retry_policy),
     )
 
 
