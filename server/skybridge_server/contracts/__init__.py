@@ -1,1 +1,1 @@
-"""How input gets into a function and output comes out: `stdio`, `http`, and what they need."""
+"""How input gets into a function and output comes out: `stdio`, `http`, `lambda_api`, and parts."""

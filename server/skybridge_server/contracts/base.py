@@ -20,7 +20,7 @@ class Call:
     """One execution, as an instance is asked to do it."""
 
     execution: str
-    """Id of the execution: ASCII without spaces, and never used twice for an instance."""
+    """Id of the execution: ASCII without spaces; an instance never has two calls of one at once."""
     function: str
     """Full name of the function."""
     revision: int

@@ -20,10 +20,13 @@ class Delivery:
         self._waiter: asyncio.Future[None] | None = None
         self._source: asyncio.ReadTransport | None = None
         self._error: Exception | None = None
-        self.finished = False
+        self._finished = False
+        self._abandoned = False
 
     def add(self, data: bytes, source: asyncio.ReadTransport) -> None:
         """Take output; `source` is paused while too much of it waits."""
+        if self._abandoned or self._finished:
+            return
         self._chunks.append(data)
         self._waiting_bytes += len(data)
         if self._waiting_bytes > HIGH_WATER_BYTES and self._source is None:
@@ -33,27 +36,41 @@ class Delivery:
 
     def finish(self, error: Exception | None = None) -> None:
         """Take the end: no more output comes. Only the first one counts."""
-        if not self.finished:
-            self.finished = True
+        if not self._finished:
+            self._finished = True
             self._error = error
             self._wake()
 
     async def to(self, sink: Sink) -> None:
-        """Give everything to a sink until the end; raises the error that was the end."""
-        while self._chunks or not self.finished:
-            if not self._chunks:
-                self._waiter = asyncio.get_running_loop().create_future()
-                await self._waiter
-            chunks, self._chunks = self._chunks, []
-            for data in chunks:
-                for start in range(0, len(data), CHUNK_BYTES):
-                    waiting = sink(data[start : start + CHUNK_BYTES])
-                    if waiting is not None:
-                        await waiting
-                self._waiting_bytes -= len(data)
+        """Give everything to a sink until the end; raises the error that was the end.
+
+        What comes after that is dropped.
+        """
+        try:
+            while self._chunks or not self._finished:
+                await self._give(sink)
+        except BaseException:
+            self._abandoned = True
+            self._chunks.clear()
+            self._waiting_bytes = 0
             self._resume()
+            raise
         if self._error is not None:
             raise self._error
+
+    async def _give(self, sink: Sink) -> None:
+        """Give what is there, or wait for more."""
+        if not self._chunks:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        chunks, self._chunks = self._chunks, []
+        for data in chunks:
+            for start in range(0, len(data), CHUNK_BYTES):
+                waiting = sink(data[start : start + CHUNK_BYTES])
+                if waiting is not None:
+                    await waiting
+            self._waiting_bytes -= len(data)
+        self._resume()
 
     def _resume(self) -> None:
         if self._source is not None and self._waiting_bytes <= HIGH_WATER_BYTES:
