@@ -13,7 +13,7 @@ import pytest
 from skybridge_client import AsyncClient, Client, Patience
 from tests.support.functions import BUSYBOX, new_id
 from tests.support.server import Server
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 CONCURRENCY = 8
 THREADS_TO_COME = 8
@@ -114,5 +114,6 @@ def server(shared_server: Server) -> Iterator[Server]:
 @pytest.fixture
 async def client(server: Server) -> AsyncGenerator[AsyncClient, None]:
     """Talk to the shared server; a cut stream is an error here, not something to mend."""
-    async with AsyncClient(server.address, patience=Patience(tries=1, first_tries=1)) as client:
+    once = Patience(tries=1, first_tries=1)
+    async with AsyncClient(server.address, patience=once, timeout=PATIENCE) as client:
         yield client

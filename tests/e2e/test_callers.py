@@ -39,6 +39,7 @@ from tests.support.functions import (
     reach,
     states,
     told,
+    until_output,
 )
 from tests.support.server import Server
 from tests.support.stubs import channel
@@ -46,6 +47,7 @@ from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.docker
 
+CROWD_PATIENCE = 2 * PATIENCE
 FINAL = (
     State.EXECUTION_STATE_SUCCEEDED,
     State.EXECUTION_STATE_FAILED,
@@ -56,11 +58,7 @@ FINAL = (
 
 async def open_gate(server: Server, client: AsyncClient, execution: str) -> None:
     """Let a GATED function end; it must have said that it is ready."""
-
-    async def ready() -> bool:
-        return (await client.get_execution(execution)).stdout_bytes > 0
-
-    await until(ready, "the function to say that it is ready")
+    await until_output(client, execution)
     container = server.containers(f"skybridge.execution={execution}")[0]
     await asyncio.to_thread(container.kill, "SIGUSR1")
 
@@ -327,10 +325,10 @@ def watched_crowd(docker_client: docker.DockerClient, function: str) -> Iterator
 async def test_two_hundred_callers_on_a_limit_of_four(
     client: AsyncClient, docker_client: docker.DockerClient
 ) -> None:
-    name = await deploy(client, "cat", max_concurrency=4)
+    name = await deploy(client, "cat", max_concurrency=4, queue_timeout=CROWD_PATIENCE)
 
     async def call(number: int) -> None:
-        execution = await client.execute(name, str(number).encode())
+        execution = await client.execute(name, str(number).encode(), timeout=CROWD_PATIENCE)
         assert told(execution)[0] == "SUCCEEDED"
         assert execution.output == str(number).encode()
 

@@ -33,6 +33,7 @@ from tests.support.functions import (
     new_id,
     output,
     told,
+    until_output,
 )
 from tests.support.server import Server
 from tests.support.stubs import channel
@@ -116,13 +117,6 @@ async def check_management(client: AsyncClient, health: Health) -> None:
         assert [step async for step in client.deploy(name)]
     assert (caught.value.reason, caught.value.retry_delay) == ("RUNTIME_UNAVAILABLE", 1)
     await client.delete_function(name)
-
-
-async def until_output(client: AsyncClient, execution: str) -> None:
-    async def has_output() -> bool:
-        return (await client.get_execution(execution)).stdout_bytes > 0
-
-    await until(has_output, "output")
 
 
 # -- the engine ----------------------------------------------------------------------------------

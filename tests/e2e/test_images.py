@@ -22,7 +22,7 @@ from skybridge_client import (
 )
 from skybridge_client.messages import DeploymentPhase
 from tests.support.functions import BUSYBOX, deploy_spec, new_id, run, told
-from tests.support.registry import Registry, bare_image, forget, variant
+from tests.support.registry import MADE, Registry, bare_image, forget, variant
 from tests.support.server import Server
 from tests.support.waiting import until
 
@@ -52,17 +52,15 @@ def private(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 
 
 @pytest.fixture(autouse=True)
-def _no_images_left(docker_client: docker.DockerClient) -> Iterator[None]:
+def _no_images_left(
+    docker_client: docker.DockerClient, registry: Registry, private: Registry
+) -> Iterator[None]:
     """Remove every image that a test made or pulled."""
-
-    def names() -> set[str]:
-        found = [image.attrs for image in docker_client.images.list()]
-        return {n for attrs in found for n in (attrs["RepoTags"] or attrs["RepoDigests"] or ())}
-
-    before = names()
     yield
-    mine = [n for n in names() - before if n.startswith(("127.0.0.1:", "skybridge-test/"))]
-    forget(docker_client, *mine)
+    mine = (MADE, f"{registry.host}/", f"{private.host}/")
+    for image in docker_client.api.images():
+        names = image["RepoTags"] or image["RepoDigests"] or ()
+        forget(docker_client, *(name for name in names if name.startswith(mine)))
 
 
 async def create(client: AsyncClient, image: str, **fields: Any) -> str:

@@ -13,12 +13,12 @@ import docker
 import pytest
 from docker.models.containers import Container
 
-from skybridge_client import AsyncClient
+from skybridge_client import AsyncClient, Execution
 from skybridge_server.services import labels
 from skybridge_server.services.engines import Engines
 from skybridge_server.services.sweeper import Sweeper
 from tests.contract.own_engine import OwnEngine
-from tests.support.functions import BUSYBOX, deploy, deploy_python, new_id
+from tests.support.functions import BUSYBOX, deploy, deploy_python, new_id, until_output
 from tests.support.sandboxes import SandboxedRuntime
 from tests.support.server import Server
 from tests.support.waiting import PATIENCE, until, wait_until
@@ -62,6 +62,23 @@ async def until_kept(client: AsyncClient) -> None:
     await until(kept, "an execution in a sandbox")
 
 
+async def start_in_sandbox(
+    server: Server, client: AsyncClient
+) -> tuple[Execution, Container, Container]:
+    """Start what runs until it finds /tmp/go; return it, its container and its sandbox."""
+    script = "echo ready; until [ -e /tmp/go ]; do sleep 0.1; done; hostname"
+    name = await deploy(client, script, shutdown_grace=0)
+    while True:  # the first one finds none yet
+        running = await client.start(name)
+        await until_output(client, running.name)
+        (container,) = server.containers(f"skybridge.execution={running.name}")
+        for sandbox in server.sandboxes():
+            if container.attrs["HostConfig"]["NetworkMode"] == f"container:{sandbox.id}":
+                return running, container, sandbox
+        await client.cancel(running.name)
+        await client.wait(running.name)
+
+
 @contextmanager
 def leftover(server_id: str) -> Iterator[Callable[[], bool]]:
     """Run what looks like the sandbox of an earlier process, and does not end by itself.
@@ -72,7 +89,7 @@ def leftover(server_id: str) -> Iterator[Callable[[], bool]]:
     with closing(docker.from_env()) as client:
 
         def find() -> list[Container]:
-            return client.containers.list(all=True, filters={"name": name})
+            return client.containers.list(all=True, ignore_removed=True, filters={"name": name})
 
         client.containers.run(
             BUSYBOX, ["sleep", "1000"], name=name, labels=labels.of_sandbox(server_id), detach=True
@@ -119,18 +136,7 @@ async def test_none_are_kept_where_the_operator_wants_none(serve: Serve) -> None
 async def test_an_execution_outlives_its_sandbox_and_the_next_gets_another(serve: Serve) -> None:
     server = serve(FAAS_NETWORK_SANDBOXES="1")
     async with AsyncClient(server.address) as client:
-        await until_kept(client)
-        running = await client.start(
-            await deploy(client, "echo ready; until [ -e /tmp/go ]; do sleep 0.1; done; hostname")
-        )
-
-        async def ready() -> bool:
-            return (await client.get_execution(running.name)).stdout_bytes > 0
-
-        await until(ready, "output")
-        (container,) = server.containers(f"skybridge.execution={running.name}")
-        (sandbox,) = server.sandboxes()
-        assert container.attrs["HostConfig"]["NetworkMode"] == f"container:{sandbox.id}"
+        running, container, sandbox = await start_in_sandbox(server, client)
 
         await asyncio.to_thread(sandbox.remove, force=True)
         await asyncio.to_thread(container.exec_run, ["touch", "/tmp/go"])

@@ -65,6 +65,15 @@ async def reach(client: AsyncClient, execution: str, *states: State.ValueType) -
     return found[0]
 
 
+async def until_output(client: AsyncClient, execution: str) -> None:
+    """Wait until an execution has written to stdout."""
+
+    async def has_output() -> bool:
+        return (await client.get_execution(execution)).stdout_bytes > 0
+
+    await until(has_output, f"output of {execution}")
+
+
 async def collect(events: AsyncIterable[ExecutionEvent]) -> list[ExecutionEvent]:
     return [event async for event in events]
 

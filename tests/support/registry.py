@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -28,6 +29,8 @@ storage: {{filesystem: {{rootdirectory: {folder}/data}}}}
 http: {{addr: "{host}"}}
 {auth}
 """
+MADE = f"skybridge-test/{os.getpid()}-"
+"""How names of images begin that this process makes; others may run tests as well."""
 _AUTH = "auth: {{htpasswd: {{realm: test, path: {folder}/htpasswd}}}}"
 
 
@@ -100,7 +103,7 @@ def forget(client: docker.DockerClient, *references: str) -> None:
 
 def variant(client: docker.DockerClient) -> str:
     """Make a busybox that is another image than all others; return its name."""
-    name = f"skybridge-test/{uuid.uuid4().hex[:12]}"
+    name = f"{MADE}{uuid.uuid4().hex[:12]}"
     container = client.containers.create(BUSYBOX)
     try:
         container.commit(name, "1", changes=f"LABEL variant={name}")
@@ -113,7 +116,7 @@ def bare_image(
     client: docker.DockerClient, *, architecture: str = "", files: dict[str, bytes] | None = None
 ) -> str:
     """Make an image of a few files, without an entry point; return its name."""
-    name = f"skybridge-test/{uuid.uuid4().hex[:12]}:1"
+    name = f"{MADE}{uuid.uuid4().hex[:12]}:1"
     layer = _tar(files or {"unique": name.encode()})
     config = {
         "architecture": architecture or client.version()["Arch"],

@@ -13,6 +13,8 @@ from skybridge_server.services.requests import RequestKey
 from skybridge_server.services.rules import Violations
 
 ID = "01890a5d-ac96-774b-bcce-b302099a8057"
+OF_VERSION_1 = "f7da51ce-e75f-11f1-9bce-02fc00000001"
+OF_VERSION_4 = "c9350954-00e0-4186-9216-77982508cf5b"
 
 
 def key_of(request: pb.DeployFunctionRequest | pb.CreateFunctionRequest) -> RequestKey:
@@ -27,7 +29,7 @@ def test_without_an_id_there_is_no_key() -> None:
         assert request_key("Method", pb.DeployFunctionRequest(name="hello"), "", wrong) is None
 
 
-@pytest.mark.parametrize("id_", [ID, ID.upper(), str(uuid.uuid4()), str(uuid.uuid1())])
+@pytest.mark.parametrize("id_", [ID, ID.upper(), OF_VERSION_1, OF_VERSION_4])
 def test_any_uuid_will_do(id_: str) -> None:
     key = key_of(pb.DeployFunctionRequest(name="hello", request_id=id_))
     assert (key.method, key.request_id) == ("Method", id_.lower())

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 SHORT_THREADS = 8  # saturate an engine; more only steal time from the event loop
 TIMEOUT_SECONDS = 60
-PROBE_SECONDS = 1
+PROBE_SECONDS = 1.4
 NEGOTIATION_SECONDS = 10
 
 
@@ -162,7 +162,7 @@ class EngineClient:
                 self._engine = None
 
 
-def _client(address: Mapping[str, Any], **options: int) -> APIClient:
+def _client(address: Mapping[str, Any], **options: float) -> APIClient:
     client = APIClient(**{"timeout": TIMEOUT_SECONDS, **address, **options})
     # Else a REQUESTS_CA_BUNDLE would beat the engine's authority, and a proxy get its calls.
     client.trust_env = False

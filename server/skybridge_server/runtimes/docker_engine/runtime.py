@@ -12,7 +12,12 @@ from skybridge_server.models.executions import Usage
 from skybridge_server.models.functions import Network
 from skybridge_server.runtimes.base import Credentials, EngineInfo, Listener
 from skybridge_server.runtimes.docker_engine.cgroups import read_usage
-from skybridge_server.runtimes.docker_engine.client import PROBE_SECONDS, Engine, EngineClient
+from skybridge_server.runtimes.docker_engine.client import (
+    NEGOTIATION_SECONDS,
+    PROBE_SECONDS,
+    Engine,
+    EngineClient,
+)
 from skybridge_server.runtimes.docker_engine.containers import DockerContainers
 from skybridge_server.runtimes.docker_engine.errors import of_engine, translating
 from skybridge_server.runtimes.docker_engine.images import DockerImages
@@ -71,13 +76,15 @@ class DockerRuntime:
         return self._containers
 
     async def check(self) -> EngineInfo:
+        # To connect is to ask it for all of itself, and that takes a busy engine long.
+        limit = PROBE_SECONDS if self._engine.current else NEGOTIATION_SECONDS
         try:
-            async with asyncio.timeout(PROBE_SECONDS):
+            async with asyncio.timeout(limit):
                 with translating(of_engine):
                     return await self._engine.long_call(_look)
         except TimeoutError as error:
             raise RuntimeUnavailableError(
-                f"the container engine does not answer within {PROBE_SECONDS} s"
+                f"the container engine does not answer within {limit} s"
             ) from error
 
     async def usage(self, container_id: str) -> Usage:
