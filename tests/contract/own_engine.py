@@ -59,10 +59,32 @@ class OwnEngine:
         }
 
     def start(self) -> None:
-        """Start it and wait until it answers."""
+        """Start it and wait until it answers.
+
+        On a busy machine it may give up before, as its containerd took too long: then once more.
+        """
+
+        def answers() -> bool:
+            if self._process is None or self._process.poll() is not None:
+                self._launch()
+            return self._answers()
+
+        wait_until(answers, "the engine to answer")
+
+    def _launch(self) -> None:
+        self._bury_containerd()
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(self._command(), stdout=log, stderr=log)
-        wait_until(self._answers, "the engine to answer")
+
+    def _bury_containerd(self) -> None:
+        """Wait for that of a dead engine to die as well.
+
+        Its number must go, or the next engine takes a process that nobody buried for its own.
+        """
+        number = self._folder / "exec/containerd/containerd.pid"
+        if number.exists():
+            wait_until(lambda: _dead(number.read_text()), "containerd to die with its parent")
+            number.unlink()
 
     def stop(self) -> None:
         """End it as an operator would; its socket vanishes."""
@@ -70,11 +92,8 @@ class OwnEngine:
 
     def kill(self) -> None:
         """End it as a crash would; its socket stays, and nobody listens."""
-        containerd = self._folder / "exec/containerd/containerd.pid"
-        number = containerd.read_text()
         self._end(signal.SIGKILL)
-        wait_until(lambda: _dead(number), "containerd to die with its parent")
-        containerd.unlink()  # or the next one takes a process that nobody buried for it
+        self._bury_containerd()
 
     def freeze(self) -> None:
         """Let it take connections and answer none, as when its machine is overwhelmed."""
@@ -141,8 +160,12 @@ class OwnEngine:
         ]
 
     def _answers(self) -> bool:
-        with socket.socket(socket.AF_UNIX) as attempt:
-            return attempt.connect_ex(f"{self._folder}/docker.sock") == 0
+        with socket.socket(socket.AF_UNIX) as attempt, suppress(OSError):
+            attempt.settimeout(PATIENCE)
+            attempt.connect(f"{self._folder}/docker.sock")
+            attempt.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+            return b" 200 " in attempt.recv(64)
+        return False
 
     def _end(self, how: signal.Signals) -> None:
         assert self._process
@@ -162,12 +185,6 @@ class OwnEngine:
 
 def _run(*command: str) -> None:
     subprocess.run(command, check=True, capture_output=True)
-
-
-def _mounts_below(folder: Path) -> list[str]:
-    """Return what is mounted there, the deepest first."""
-    points = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-    return sorted((each for each in points if each.startswith(f"{folder}/")), reverse=True)
 
 
 def _dead(pid: str) -> bool:
