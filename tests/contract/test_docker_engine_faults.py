@@ -21,10 +21,7 @@ from tests.contract.own_engine import OwnEngine
 from tests.contract.test_runtimes import BYTES, read_all, read_until
 from tests.support.waiting import PATIENCE
 
-# docker-py drops the socket of a connection that fails without closing it.
-DROPPED = "ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"
-
-pytestmark = [pytest.mark.docker, pytest.mark.filterwarnings(DROPPED)]
+pytestmark = pytest.mark.docker
 
 IMAGE = "skybridge-local/busybox"
 

@@ -25,10 +25,7 @@ from tests.contract.test_runtimes import read_until
 from tests.support.sandboxes import SandboxedRuntime
 from tests.support.waiting import until
 
-# docker-py drops the socket of a connection that fails without closing it.
-DROPPED = "ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"
-
-pytestmark = [pytest.mark.docker, pytest.mark.filterwarnings(DROPPED)]
+pytestmark = pytest.mark.docker
 
 BUSYBOX = "skybridge-local/busybox"
 PYTHON = "skybridge-local/python:3.11"

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from docker import APIClient
 from docker.constants import MINIMUM_DOCKER_API_VERSION
 from docker.errors import DockerException
 from docker.transport import UnixHTTPAdapter
-from docker.utils import kwargs_from_env, parse_host
+from docker.utils import kwargs_from_env
 
 from skybridge_server.runtimes.docker_engine.errors import UNREACHABLE, unavailable
+from skybridge_server.runtimes.docker_engine.unix_socket import OnePool
 
 T = TypeVar("T")
 
@@ -138,10 +138,9 @@ class EngineClient:
     def _open(self) -> Engine:
         environment = dict(self._environment) if self._environment is not None else None
         address: dict[str, Any] = {**kwargs_from_env(environment=environment)}
-        _look_for_socket(parse_host(address.get("base_url")))
         address["version"] = MINIMUM_DOCKER_API_VERSION
-        unversioned = _client(address, timeout=NEGOTIATION_SECONDS)
-        version = unversioned.version(api_version=False)
+        with closing(_client(address, timeout=NEGOTIATION_SECONDS)) as unversioned:
+            version = unversioned.version(api_version=False)
         if "ApiVersion" not in version:
             raise DockerException("what answers there is no Docker Engine")
         address["version"] = version["ApiVersion"]
@@ -168,31 +167,5 @@ def _client(address: Mapping[str, Any], **options: float) -> APIClient:
     client.trust_env = False
     adapter = client.get_adapter(client.base_url)
     if isinstance(adapter, UnixHTTPAdapter):
-        client.mount(client.base_url, _OnePool.like(adapter))
+        client.mount(client.base_url, OnePool.like(adapter))
     return client
-
-
-class _OnePool(UnixHTTPAdapter):
-    """One pool of connections for an engine.
-
-    docker-py has a pool for each URL: paths hold ids, so hardly a connection is used twice, and
-    those left behind stay open until they are collected as garbage.
-    """
-
-    @classmethod
-    def like(cls, adapter: UnixHTTPAdapter) -> Self:
-        """Return an adapter with the settings of another."""
-        socket = f"http+unix://{adapter.socket_path}"
-        return cls(socket, adapter.timeout, max_pool_size=adapter.max_pool_size)
-
-    def get_connection(self, url: object, proxies: object = None) -> Any:  # noqa: ARG002
-        return super().get_connection("", proxies)
-
-
-def _look_for_socket(url: str) -> None:
-    """Raise OSError if nobody listens; docker-py would not close the socket it tried with."""
-    scheme, _, path = url.partition("://")
-    if scheme == "http+unix":
-        with socket.socket(socket.AF_UNIX) as attempt:
-            attempt.settimeout(PROBE_SECONDS)
-            attempt.connect(path)
