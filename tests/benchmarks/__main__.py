@@ -1,6 +1,6 @@
 """Measures the server against floors taken in the same run, and prints each figure as a ratio.
 
-Run all, or some by name: cold, output, management, idle. Needs an engine and a quiet machine.
+Run all, or some by name: cold, output, management, idle, wire. Needs an engine and a quiet machine.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ import argparse
 
 import uvloop
 
-from tests.benchmarks import cold, idle, management, output
+from tests.benchmarks import cold, idle, management, output, wire
 
 BENCHMARKS = {
     "cold": cold.run,
     "output": output.run,
     "management": management.run,
     "idle": idle.run,
+    "wire": wire.run,
 }
 
 

@@ -19,15 +19,15 @@ MAX_FIELDS = 128
 END = b"\r\n\r\n"
 
 _SHOWN_BYTES = 80
-_CACHED_BYTES = 1024
+_KNOWN_BYTES = 1024
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _TEXT = rb"[\t -~\x80-\xff]*"
-FIELD = rb"(" + _TOKEN + rb"):(" + _TEXT + rb")"
+FIELD = _TOKEN + rb":" + _TEXT
 _FIELDS = rb"((?:\r\n" + FIELD + rb")*)"
 _RESPONSE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: " + _TEXT + rb")?" + _FIELDS)
 _REQUEST = re.compile(rb"(" + _TOKEN + rb") ([!-~]+) HTTP/1\.([01])" + _FIELDS)
-_FIELD = re.compile(rb"\r\n" + FIELD)
+_FIELD = re.compile(rb"\r\n(" + _TOKEN + rb"):(" + _TEXT + rb")")
 _LENGTH = re.compile(r"[0-9]{1,15}")
 _NAME = re.compile(_TOKEN.decode())
 _VALUE = re.compile(_TEXT.decode("latin-1"))
@@ -101,35 +101,38 @@ def _refuse_early(data: bytes, known: bytes) -> None:
 
 def parse_response(head: bytes) -> ResponseHead:
     """Parse the head of a response; raises ProtocolError."""
-    if len(head) <= _CACHED_BYTES:
-        return _cached_response(head)
-    return _parse_response(head)
+    return (_known_response if len(head) <= _KNOWN_BYTES else _parse_response)(head)
+
+
+def parse_request(head: bytes) -> RequestHead:
+    """Parse the head of a request; raises ProtocolError."""
+    return (_known_request if len(head) <= _KNOWN_BYTES else _parse_request)(head)
 
 
 def _parse_response(head: bytes) -> ResponseHead:
     match = _RESPONSE.fullmatch(head)
     if match is None:
         raise ProtocolError(f"not the head of an HTTP/1.1 response: {head[:_SHOWN_BYTES]!r}")
-    version, status, lines = match.group(1, 2, 3)
+    version, status, lines = match.groups()
     fields = parse_fields(lines)
     own = {name: value for name, value in end_to_end(fields).items() if name not in _APART}
     return ResponseHead(int(status), fields, own, _framing(fields, version))
 
 
-_APART = frozenset({"content-type", "content-length"})
-
-# An instance says the same again and again, but for the time of day: most heads are known.
-_cached_response = lru_cache(maxsize=256)(_parse_response)
-
-
-def parse_request(head: bytes) -> RequestHead:
-    """Parse the head of a request; raises ProtocolError."""
+def _parse_request(head: bytes) -> RequestHead:
     match = _REQUEST.fullmatch(head)
     if match is None:
         raise ProtocolError(f"not the head of an HTTP/1.1 request: {head[:_SHOWN_BYTES]!r}")
-    method, target, version, lines = match.group(1, 2, 3, 4)
+    method, target, version, lines = match.groups()
     fields = parse_fields(lines)
     return RequestHead(method.decode(), target.decode(), fields, _framing(fields, version))
+
+
+_APART = frozenset({"content-type", "content-length"})
+
+# An instance says the same again and again, but for the time of day: most heads are known.
+_known_response = lru_cache(maxsize=256)(_parse_response)
+_known_request = lru_cache(maxsize=256)(_parse_request)
 
 
 def parse_fields(lines: bytes) -> dict[str, str]:
@@ -186,10 +189,10 @@ def _framing(fields: Mapping[str, str], version: bytes) -> Framing:
 
 def _parse_length(value: str) -> int:
     """Return a length; the same one several times is one (RFC 9110, section 8.6)."""
-    lengths = {each.strip(" \t") for each in value.split(",")}
-    if len(lengths) > 1:
+    first, *others = value.split(",")
+    if any(other.strip(" \t") != first.strip(" \t") for other in others):
         raise ProtocolError(f"several values of Content-Length: {value[:_SHOWN_BYTES]}")
-    (length,) = lengths
+    length = first.strip(" \t")
     if not _LENGTH.fullmatch(length):
         raise ProtocolError(f"Content-Length {length[:_SHOWN_BYTES]!r}")
     return int(length)
