@@ -21,7 +21,16 @@ from skybridge_server.errors import (
 from skybridge_server.models.executions import Usage
 from skybridge_server.models.functions import Isolation, Network, Resources
 from skybridge_server.models.journal import OutputStream
-from skybridge_server.runtimes.base import Attachment, ContainerSpec, Exit, Runtime, SupportsUsage
+from skybridge_server.runtimes.base import (
+    Attachment,
+    ContainerSpec,
+    ContainerState,
+    ContainerStatus,
+    Exit,
+    Recording,
+    Runtime,
+    SupportsUsage,
+)
 from skybridge_server.runtimes.docker_engine import DockerRuntime
 from tests.fakes.runtime import (
     FakeProcess,
@@ -147,7 +156,7 @@ async def _feed(attachment: Attachment, data: bytes) -> None:
     await attachment.close_input()
 
 
-async def read_all(attachment: Attachment) -> tuple[bytes, bytes]:
+async def read_all(attachment: Attachment | Recording) -> tuple[bytes, bytes]:
     """Return all of stdout and stderr."""
     read = {STDOUT: bytearray(), STDERR: bytearray()}
     async for stream, data in attachment.output():
@@ -264,6 +273,72 @@ async def test_closing_an_attachment_leaves_the_container_alone(bench: Bench) ->
 
 
 # -- how containers end ---------------------------------------------------------------------------
+
+
+async def read_log(bench: Bench, container_id: str, *, follow: bool = False) -> tuple[bytes, bytes]:
+    """Return what an engine keeps of the output."""
+    recording = await bench.runtime.containers.logs(container_id, follow=follow)
+    try:
+        read = await read_all(recording)
+        assert recording.whole
+        assert follow or not recording.doubtful
+        return read
+    finally:
+        await recording.close()
+
+
+async def test_what_was_written_can_be_read_again(bench: Bench) -> None:
+    container_id, attachment = await bench.start(ECHO)
+    data = b"no end of line\n\n\n" + BYTES * 100 + b"x" * 40_000 + b"\n" + b"last"
+    await _feed(attachment, data)
+    followed, _ = await read_log(bench, container_id, follow=True)
+    assert followed in {data, data[:-4], data[:-5]}  # the last piece may be left out
+    await bench.runtime.containers.wait(container_id)
+    assert await read_log(bench, container_id) == (data, b"")
+
+
+async def test_both_streams_can_be_read_again(bench: Bench) -> None:
+    container_id, _ = await bench.start(GREETING)
+    await bench.runtime.containers.wait(container_id)
+    assert await read_log(bench, container_id) == (b"out", b"err")
+
+
+async def test_a_reader_of_the_log_may_leave(bench: Bench) -> None:
+    container_id, _ = await bench.start(TRAPPED)
+    recording = await bench.runtime.containers.logs(container_id, follow=True)
+    await recording.close()
+    state = await bench.runtime.containers.inspect(container_id)
+    assert state.status is ContainerStatus.RUNNING
+
+
+async def test_inspect_tells_how_far_it_has_come(bench: Bench) -> None:
+    containers, spec = bench.runtime.containers, bench.spec(GREETING)
+    container_id = await containers.create(spec)
+    assert await containers.inspect(spec.name) == ContainerState(
+        container_id, ContainerStatus.CREATED
+    )
+    await bench.attach(container_id)
+    await containers.start(container_id)
+    ended = await containers.wait(container_id)
+    state = await containers.inspect(container_id)
+    assert (state.id, state.status, state.exit) == (container_id, ContainerStatus.ENDED, ended)
+    assert state.start_time is not None
+    assert state.start_time.tzinfo is not None
+    assert state.witnessed is True
+
+
+async def test_inspect_tells_what_runs(bench: Bench) -> None:
+    container_id, _ = await bench.start(SLEEP)
+    state = await bench.runtime.containers.inspect(container_id)
+    assert (state.status, state.exit) == (ContainerStatus.RUNNING, None)
+
+
+async def test_what_never_started_has_not_run(bench: Bench) -> None:
+    container_id = await bench.create(MISSING)
+    with pytest.raises(EntryPointError):
+        await bench.runtime.containers.start(container_id)
+    state = await bench.runtime.containers.inspect(container_id)
+    assert state.status is ContainerStatus.CREATED
 
 
 async def test_a_signal_reaches_the_process(bench: Bench) -> None:

@@ -8,6 +8,7 @@ import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from skybridge_server.errors import (
     ContainerGoneError,
@@ -23,12 +24,15 @@ from skybridge_server.runtimes.base import (
     Attachment,
     ContainerRecord,
     ContainerSpec,
+    ContainerState,
+    ContainerStatus,
     Credentials,
     EngineInfo,
     Exit,
     Image,
     Listener,
     PullProgress,
+    Recording,
 )
 from tests.fakes.network import FakeNetwork
 
@@ -98,6 +102,7 @@ class FakeProcess:
         self.network = FakeNetwork()
         self.input = FakePipe()
         self.output = FakePipe()
+        self.recorded: list[tuple[OutputStream, bytes]] = []
         self.attached = False
         self._signals: dict[str, asyncio.Event] = {}
 
@@ -108,6 +113,8 @@ class FakeProcess:
 
     async def write(self, data: bytes, stream: OutputStream = OutputStream.STDOUT) -> None:
         """Write; waits while an attached reader does not ask."""
+        if data:
+            self.recorded.append((stream, data))
         if self.attached:
             await self.output.write(data, stream)
 
@@ -164,6 +171,7 @@ class FakeContainer:
     task: asyncio.Task[None] | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     exit: Exit | None = None
+    start_time: datetime | None = None
     paused: bool = False
 
     @property
@@ -188,6 +196,32 @@ class FakeContainer:
             self.task.cancel()
 
 
+class FakeRecording:
+    """What a fake process has written, and writes until it ends."""
+
+    whole = True
+    doubtful: frozenset[OutputStream] = frozenset()
+
+    def __init__(self, container: FakeContainer, *, follow: bool) -> None:
+        self._container = container
+        self._follow = follow
+
+    async def output(self) -> AsyncIterator[tuple[OutputStream, bytes]]:
+        recorded, position = self._container.process.recorded, 0
+        while True:
+            while position < len(recorded):
+                stream, data = recorded[position]
+                position += 1
+                for start in range(0, len(data), CHUNK_BYTES):
+                    yield stream, data[start : start + CHUNK_BYTES]
+            if not self._follow or not self._container.running:
+                return
+            await asyncio.sleep(0.01)
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
 class FakeAttachment:
     """The two-way connection to a fake process."""
 
@@ -206,6 +240,10 @@ class FakeAttachment:
 
     async def close_input(self) -> None:
         await self._process.input.close()
+
+    @property
+    def outlives_us(self) -> bool:
+        return True
 
     async def close(self) -> None:
         """Nothing is held."""
@@ -262,6 +300,7 @@ class FakeContainers:
         self.created: list[ContainerSpec] = []
         self.signals: list[tuple[str, str]] = []
         self.present: dict[str, FakeContainer] = {}
+        self.witnessed: bool | None = True
 
     async def create(self, spec: ContainerSpec) -> str:
         await self._gate.pass_through("create")
@@ -281,8 +320,24 @@ class FakeContainers:
         container = self.get(container_id)
         if container.program is None:
             raise EntryPointError("the image has no such command: no such file or directory")
+        container.start_time = datetime.now(UTC)
         container.task = asyncio.create_task(container.run(container.program))
         await asyncio.sleep(0)  # a task that is cancelled before its first step runs nothing at all
+
+    async def inspect(self, container: str) -> ContainerState:
+        await self._gate.pass_through("inspect")
+        named = [each for each in self.present.values() if container in {each.id, each.spec.name}]
+        if not named:
+            raise ContainerGoneError(container)
+        found = named[0]
+        if found.start_time is None:
+            return ContainerState(found.id, ContainerStatus.CREATED)
+        status = ContainerStatus.ENDED if found.exit else ContainerStatus.RUNNING
+        return ContainerState(found.id, status, found.start_time, found.exit, self.witnessed)
+
+    async def logs(self, container_id: str, *, follow: bool) -> Recording:
+        await self._gate.pass_through("logs")
+        return FakeRecording(self.get(container_id), follow=follow)
 
     async def wait(self, container_id: str) -> Exit:
         await self._gate.pass_through("wait")
@@ -392,8 +447,8 @@ class FakeRuntime:
 class Gate:
     """What every method goes through: it may be held, fail, or find the engine away.
 
-    Methods are named `get_image`, `pull`, `create`, `attach`, `start`, `wait`, `signal`,
-    `remove`, `list`, `check`, `connect`, `listen`, `pause` and `unpause`.
+    Methods are named `get_image`, `pull`, `create`, `attach`, `start`, `inspect`, `logs`, `wait`,
+    `signal`, `remove`, `list`, `check`, `connect`, `listen`, `pause` and `unpause`.
     """
 
     def __init__(self) -> None:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
+from enum import Enum, auto
 from typing import Protocol, runtime_checkable
 
 from skybridge_server.models.executions import Usage
@@ -128,6 +129,30 @@ class Exit:
     """Whether the engine or the kernel has evidence that a process ran out of memory."""
 
 
+class ContainerStatus(Enum):
+    """How far a container has come."""
+
+    CREATED = auto()
+    """It has never run; a start that failed leaves it so."""
+    RUNNING = auto()
+    ENDED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerState:
+    """What an engine knows of a container."""
+
+    id: str
+    status: ContainerStatus
+    start_time: datetime | None = None
+    """None: it never started."""
+    exit: Exit | None = None
+    """None: it has not ended."""
+    witnessed: bool | None = None
+    """Whether the engine has been there all the time since it started: if it was not, output may
+    be missing from the log. None: nobody can tell."""
+
+
 @dataclass(frozen=True, slots=True)
 class ContainerRecord:
     """A container that the engine has."""
@@ -136,6 +161,31 @@ class ContainerRecord:
     name: str
     labels: Mapping[str, str]
     running: bool
+
+
+class Recording(Protocol):
+    """What a container has written, as its engine keeps it."""
+
+    def output(self) -> AsyncIterator[tuple[OutputStream, bytes]]:
+        """Yield it from its beginning, in chunks of 1 byte to 64 KiB.
+
+        RuntimeUnavailableError when the connection breaks before the end.
+        """
+        ...
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing can have been thrown away before what was yielded until now."""
+        ...
+
+    @property
+    def doubtful(self) -> frozenset[OutputStream]:
+        """The streams that may have one more newline at the end of what was yielded."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of the connection."""
+        ...
 
 
 class Attachment(Protocol):
@@ -158,6 +208,11 @@ class Attachment(Protocol):
 
     async def close_input(self) -> None:
         """Let stdin end."""
+        ...
+
+    @property
+    def outlives_us(self) -> bool:
+        """Whether what was written gets to the container even if this process dies thereafter."""
         ...
 
     async def close(self) -> None:
@@ -183,6 +238,17 @@ class Containers(Protocol):
         """Start a created container. EntryPointError, ContainerStartError.
 
         StaleContainerError: it has to be removed, and may start when it is created anew.
+        """
+        ...
+
+    async def inspect(self, container: str) -> ContainerState:
+        """Return what the engine knows of a container, given its id or name."""
+        ...
+
+    async def logs(self, container_id: str, *, follow: bool) -> Recording:
+        """Return what a container has written and, if it is to `follow`, what it writes.
+
+        An engine that follows may leave out the last of it: read it again after the end.
         """
         ...
 

@@ -22,6 +22,10 @@ class TinyNetwork:
         self._piece = piece
         self._output: asyncio.Queue[bytes] = asyncio.Queue()
 
+    @property
+    def outlives_us(self) -> bool:
+        return True
+
     async def output(self) -> AsyncIterator[tuple[OutputStream, bytes]]:
         while data := await self._output.get():
             yield OutputStream.STDOUT, data

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import datetime
 from ssl import SSLContext
 from typing import Any
 
@@ -13,7 +14,13 @@ from docker.errors import APIError, NotFound
 
 from skybridge_server.errors import ContainerGoneError
 from skybridge_server.models.functions import Network
-from skybridge_server.runtimes.base import ContainerRecord, ContainerSpec, Exit
+from skybridge_server.runtimes.base import (
+    ContainerRecord,
+    ContainerSpec,
+    ContainerState,
+    ContainerStatus,
+    Exit,
+)
 from skybridge_server.runtimes.docker_engine.client import Engine
 from skybridge_server.runtimes.docker_engine.errors import is_awake, is_conflict, is_missing
 from skybridge_server.runtimes.docker_engine.hardening import container_config, host_options
@@ -38,6 +45,30 @@ def prepare_encryption(client: APIClient, container_id: str) -> tuple[APIClient,
     """Look for the container, and return what it takes to speak TLS with its engine."""
     client.inspect_container(container_id)
     return client, client_context(client)
+
+
+def inspect(engine: Engine, container: str) -> ContainerState:
+    """Return what the engine knows of a container."""
+    found = engine.short.inspect_container(container)
+    state: dict[str, Any] = found["State"]
+    if state["Status"] in _GOING:
+        raise ContainerGoneError(container)
+    if state["Status"] == "created":
+        return ContainerState(found["Id"], ContainerStatus.CREATED)
+    start_time = datetime.fromisoformat(state["StartedAt"])
+    witnessed = None if engine.began is None else start_time.timestamp() >= engine.began
+    if state["Status"] in _RUNNING:
+        status, ended = ContainerStatus.RUNNING, None
+    else:
+        status = ContainerStatus.ENDED
+        ended = Exit(code=state["ExitCode"], oom_killed=state["OOMKilled"])
+    return ContainerState(found["Id"], status, start_time, ended, witnessed)
+
+
+def log_room(client: APIClient, container_id: str) -> int:
+    """Return how many bytes the log of a container can have before some of it is thrown away."""
+    config = client.inspect_container(container_id)["HostConfig"]["LogConfig"]["Config"]
+    return int(config.get("max-size", 0))
 
 
 def request_wait(client: APIClient, container_id: str) -> requests.Response:

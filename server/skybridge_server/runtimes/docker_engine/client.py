@@ -14,8 +14,9 @@ from docker import APIClient
 from docker.constants import MINIMUM_DOCKER_API_VERSION
 from docker.errors import DockerException
 from docker.transport import UnixHTTPAdapter
-from docker.utils import kwargs_from_env
+from docker.utils import kwargs_from_env, parse_host
 
+from skybridge_server.runtimes.docker_engine import engine_age
 from skybridge_server.runtimes.docker_engine.errors import UNREACHABLE, unavailable
 from skybridge_server.runtimes.docker_engine.unix_socket import OnePool
 
@@ -38,6 +39,8 @@ class Engine:
     """For signs of life: gives up early."""
     version: Mapping[str, Any]
     info: Mapping[str, Any]
+    began: float | None
+    """When its process began, as seconds since 1970; None: unknown."""
 
     @property
     def local(self) -> bool:
@@ -152,6 +155,7 @@ class EngineClient:
             probe=_client(address, timeout=PROBE_SECONDS),
             version=version,
             info=short.info(),
+            began=engine_age.began(parse_host(address.get("base_url"))),
         )
 
     def _forget(self, engine: Engine) -> None:

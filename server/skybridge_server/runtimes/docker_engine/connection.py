@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import cast
+from collections.abc import Iterator
+from typing import Protocol, cast
 
 from skybridge_server.models.journal import OutputStream
-from skybridge_server.runtimes.docker_engine.frames import FrameError, FrameParser
+from skybridge_server.runtimes.docker_engine.frames import FrameError
 
 CHUNK_BYTES = 64 * 1024
 # Output that waits for its reader: above the first the container is held back, until the second.
@@ -16,11 +17,24 @@ LOW_WATER_BYTES = 64 * 1024
 READ_BYTES = 128 * 1024
 
 
+class Parser(Protocol):
+    """Takes what comes in, cut anywhere, and gives output; raises ValueError."""
+
+    @property
+    def inside_frame(self) -> bool:
+        """Whether an end here would come too early."""
+        ...
+
+    def feed(self, data: memoryview) -> Iterator[tuple[OutputStream, memoryview]]: ...
+
+
 class Connection(asyncio.BufferedProtocol):
     """Keeps chunks of output for one reader, and lets writers wait while the engine is busy."""
 
-    def __init__(self) -> None:
-        self._parser = FrameParser()
+    def __init__(self, parser: Parser, early: bytes) -> None:
+        """Take the bytes that were read already."""
+        self._parser = parser
+        self._early = early
         self._buffer = bytearray(READ_BYTES)
         self._chunks: deque[tuple[OutputStream, bytearray]] = deque()
         self._waiting_bytes = 0
@@ -36,6 +50,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        # A writer waits until all is out of our hands: what is not would be lost with this process.
+        self._transport.set_write_buffer_limits(high=0)
+        self.feed(memoryview(self._early))  # before the loop reads more
 
     def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - asyncio's signature
         return self._buffer
@@ -67,7 +84,7 @@ class Connection(asyncio.BufferedProtocol):
         try:
             for stream, piece in self._parser.feed(data):
                 self._keep(stream, piece)
-        except FrameError as error:
+        except ValueError as error:
             self._end(error)
             self._transport.abort()
         if self._waiting_bytes > HIGH_WATER_BYTES:

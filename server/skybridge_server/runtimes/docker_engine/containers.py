@@ -8,7 +8,14 @@ from contextlib import closing
 
 import requests
 
-from skybridge_server.runtimes.base import Attachment, ContainerRecord, ContainerSpec, Exit
+from skybridge_server.runtimes.base import (
+    Attachment,
+    ContainerRecord,
+    ContainerSpec,
+    ContainerState,
+    Exit,
+    Recording,
+)
 from skybridge_server.runtimes.docker_engine import calls
 from skybridge_server.runtimes.docker_engine.attachment import drive, request_attachment
 from skybridge_server.runtimes.docker_engine.client import EngineClient
@@ -20,7 +27,8 @@ from skybridge_server.runtimes.docker_engine.errors import (
     of_start,
     translating,
 )
-from skybridge_server.runtimes.docker_engine.tls_attachment import open_attachment
+from skybridge_server.runtimes.docker_engine.recording import record, request_log
+from skybridge_server.runtimes.docker_engine.tls_attachment import open_attachment, open_log
 
 
 class DockerContainers:
@@ -59,6 +67,29 @@ class DockerContainers:
     async def start(self, container_id: str) -> None:
         with translating(of_start(container_id)):
             await self._engine.call(lambda engine: engine.short.start(container_id))
+
+    async def inspect(self, container: str) -> ContainerState:
+        with translating(of_container(container)):
+            return await self._engine.call(lambda engine: calls.inspect(engine, container))
+
+    async def logs(self, container_id: str, *, follow: bool) -> Recording:
+        engine = await self._engine.connected()
+        with translating(of_container(container_id)):
+            room = await self._engine.call(lambda e: calls.log_room(e.short, container_id))
+            if engine.encrypted:
+                return await self._encrypted_log(container_id, room, follow=follow)
+            sock, early = await self._engine.call(
+                lambda e: request_log(e.short, container_id, follow=follow),
+                undo=lambda _, taken: taken[0].close(),
+            )
+            return await record(sock, room, early=early)
+
+    async def _encrypted_log(self, container_id: str, room: int, *, follow: bool) -> Recording:
+        client, context = await self._engine.call(
+            lambda engine: calls.prepare_encryption(engine.short, container_id)
+        )
+        sock, carrier = await open_log(client, container_id, context, follow=follow)
+        return await record(sock, room, carrier=carrier)
 
     async def wait(self, container_id: str) -> Exit:
         with translating(of_container(container_id)):

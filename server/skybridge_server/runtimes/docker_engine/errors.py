@@ -156,8 +156,8 @@ def _of_launch(error: APIError) -> SkybridgeError:
 
 
 def is_awake(error: APIError) -> bool:
-    """Whether a container could not be unpaused because it was not paused."""
-    return "is not paused" in explanation(error)
+    """Whether a container could not be unpaused because it was not paused, or has ended."""
+    return any(each in explanation(error) for each in ("is not paused", "a stopped container"))
 
 
 def explanation(error: APIError) -> str:

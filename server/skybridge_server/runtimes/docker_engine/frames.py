@@ -30,7 +30,10 @@ class FrameParser:
         return bool(self._left or self._header)
 
     def feed(self, data: memoryview) -> Iterator[tuple[OutputStream, memoryview]]:
-        """Yield the pieces of payload in `data`, as views of it; raises FrameError."""
+        """Yield the pieces of payload in `data`, as views of it; raises FrameError.
+
+        Of a frame without payload, that is one empty piece.
+        """
         position = 0
         while position < len(data):
             if self._left:
@@ -40,15 +43,18 @@ class FrameParser:
             else:
                 piece = data[position : position + HEADER_BYTES - len(self._header)]
                 self._header += piece
-                self._open_frame()
+                if self._open_frame() and not self._left:
+                    yield self._stream, data[:0]
             position += len(piece)
 
-    def _open_frame(self) -> None:
+    def _open_frame(self) -> bool:
+        """Open a frame if its header is complete, and tell whether it is."""
         if len(self._header) < HEADER_BYTES:
-            return
+            return False
         stream = _STREAMS.get(bytes(self._header[:4]))
         if stream is None:
             raise FrameError(f"not the header of a frame of output: {self._header.hex()}")
         self._stream = stream
         self._left = int.from_bytes(self._header[4:], "big")
         self._header.clear()
+        return True

@@ -17,7 +17,14 @@ from skybridge_server.errors import (
     StaleContainerError,
 )
 from skybridge_server.models.functions import Network
-from skybridge_server.runtimes.base import Attachment, ContainerRecord, ContainerSpec, Exit
+from skybridge_server.runtimes.base import (
+    Attachment,
+    ContainerRecord,
+    ContainerSpec,
+    ContainerState,
+    Exit,
+    Recording,
+)
 from skybridge_server.runtimes.docker_engine.containers import DockerContainers
 from skybridge_server.runtimes.docker_engine.port_access import PortAccess
 from skybridge_server.runtimes.docker_engine.ports import Ports
@@ -123,6 +130,12 @@ class SandboxedContainers:
             return False
         self._kept.avoid(sandbox)  # so that the next try shows what it does in none
         return True
+
+    async def inspect(self, container: str) -> ContainerState:
+        return await self._plain.inspect(container)
+
+    async def logs(self, container_id: str, *, follow: bool) -> Recording:
+        return await self._plain.logs(container_id, follow=follow)
 
     async def wait(self, container_id: str) -> Exit:
         return await self._plain.wait(container_id)

@@ -18,13 +18,15 @@ def open_stream(
     params: Mapping[str, str | int],
     headers: Mapping[str, str],
     *,
+    method: str = "POST",
     patient: bool = False,
 ) -> requests.Response:
-    """Post, and return once the headers are there; raises docker-py's APIError.
+    """Ask, and return once the headers are there; raises docker-py's APIError.
 
     `patient` waits without end for them, and for the rest.
     """
-    response = client.post(
+    response = client.request(
+        method,
         f"{client.base_url}/v{client.api_version}{path}",
         params=dict(params),
         headers=dict(headers),
@@ -44,10 +46,11 @@ def take_over(response: requests.Response) -> tuple[socket.socket, bytes]:
     docker-py's attach_socket would lose the latter.
     """
     raw: Any = response.raw
-    taken: socket.socket = raw.connection.sock
-    taken.setblocking(False)
-    early = bytes(raw._fp.fp.peek())  # noqa: SLF001 - nothing public leads there
-    raw.connection.sock = None
+    buffered = raw._fp.fp  # noqa: SLF001 - nothing public leads there
+    connected: socket.socket = buffered.raw._sock  # noqa: SLF001 - nor there
+    connected.setblocking(False)
+    early = bytes(buffered.peek())
+    taken = connected.dup()
     response.close()
     return taken, early
 
