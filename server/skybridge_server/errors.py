@@ -171,6 +171,12 @@ class PauseUnsupportedError(FailedPreconditionError):
     reason = "PAUSE_UNSUPPORTED"
 
 
+class OutputLostError(SkybridgeError):
+    """What a container wrote cannot be had from the engine any more, or not all of it."""
+
+    reason = "OUTPUT_LOST"
+
+
 class ContainerGoneError(NotFoundError):
     """The container does not exist any more."""
 

@@ -126,48 +126,88 @@ async def check_management(client: AsyncClient, health: Health) -> None:
 async def test_an_engine_that_goes_away_while_functions_run(
     engine: OwnEngine, serve: Serve, how: str
 ) -> None:
+    """What runs on without it is followed again once it is back, and what waits waits for it."""
     server = serve(**engine.environment)
     async with AsyncClient(server.address) as client, watched_health(server) as health:
         await health.becomes(SERVING)
-        name = await deploy(client, f"echo ready; {PATIENT}", max_concurrency=1)
+        name = await deploy(client, GATED, max_concurrency=1)
         running = await client.start(name)
         following = asyncio.create_task(collect(client.watch(running.name)))
         await until_output(client, running.name)
+        waiting = await client.start(await deploy(client, "cat"), b"waited")
+        assert told(await client.wait(waiting.name, timeout=PATIENCE))[0] == "SUCCEEDED"
         waiting = await client.start(name)
 
         await asyncio.to_thread(getattr(engine, how))
 
         await health.becomes(NOT_SERVING)
-        events = await following
-        check_torn(events)
-        ended = await client.wait(waiting.name, timeout=PATIENCE)
-        assert told(ended) == ("FAILED", "RUNTIME_UNAVAILABLE")
-        assert not ended.HasField("start_time")
         with pytest.raises(UnavailableError, match="does not answer") as caught:
             await client.start(name)
         assert (caught.value.reason, caught.value.retry_delay) == ("RUNTIME_UNAVAILABLE", 1)
         await check_management(client, health)
+        assert not is_final(await client.get_execution(running.name))
 
         await asyncio.to_thread(engine.start)
 
         await health.becomes(SERVING)
-        again = await deploy(client, "echo again")
-        assert (await client.execute(again)).output == b"again\n"
-        assert await client.get_execution(running.name) == await client.wait(running.name)
-        server.settle()  # the container outlived its engine, and its execution
+        await finish(server, running.name)
+        events = await following
+        assert output(events) == b"ready\ndone\n"
+        assert not any(event.HasField("gap") for event in events)
+        assert told(events[-1].result.execution)[0] == "SUCCEEDED"
+        await until_output(client, waiting.name)
+        await finish(server, waiting.name)
+        assert (await client.wait(waiting.name, timeout=PATIENCE)).output == b"ready\ndone\n"
+        server.settle()
     server.stop()
+
+
+async def finish(server: Server, execution: str) -> None:
+    """Tell a gated function to end."""
+    (container,) = await asyncio.to_thread(server.containers, f"skybridge.execution={execution}")
+    await asyncio.to_thread(container.kill, "SIGUSR1")
+
+
+async def test_what_ends_while_its_engine_is_away_is_told(engine: OwnEngine, serve: Serve) -> None:
+    """Its exit code is known then, but the end of its output went to nobody."""
+    server = serve(**engine.environment)
+    async with AsyncClient(server.address) as client, watched_health(server) as health:
+        await health.becomes(SERVING)
+        name = await deploy(client, "echo ready; sleep 0.5; echo done; exit 3")
+        running = await client.start(name)
+        await until_output(client, running.name)
+        (container,) = server.containers(f"skybridge.execution={running.name}")
+        process = Path(f"/proc/{container.attrs['State']['Pid']}")
+
+        await asyncio.to_thread(engine.kill)
+
+        await health.becomes(NOT_SERVING)
+        await until_gone(process)
+        await asyncio.to_thread(engine.start)
+        ended = await client.wait(running.name, timeout=PATIENCE)
+        events = await collect(client.watch(running.name))
+        check_torn(events)
+        assert ended.exit_code == 3
+        server.settle()
+    server.stop()
+
+
+async def until_gone(process: Path) -> None:
+    async def gone() -> bool:
+        return not process.exists()
+
+    await until(gone, f"{process} to end")
 
 
 def check_torn(events: list[ExecutionEvent]) -> None:
     """A journal whose engine went away: what was seen, a gap of unknown length, the truth."""
-    assert output([e for e in events if not e.HasField("gap")]) == b"ready\n"
+    assert output([e for e in events if not e.HasField("gap")]).startswith(b"ready\n")
     gaps = [event.gap for event in events if event.HasField("gap")]
     assert [gap.stream for gap in gaps] == [1, 2]
     assert {gap.reason for gap in gaps} == {GapReason.GAP_REASON_RUNTIME_UNAVAILABLE}
     assert not any(gap.HasField("length") for gap in gaps)
     ended = events[-1].result.execution
     assert told(ended) == ("FAILED", "RUNTIME_UNAVAILABLE")
-    assert not ended.HasField("exit_code")
     assert "went away while the function ran" in ended.failure.message
 
 
@@ -189,11 +229,11 @@ async def test_an_engine_that_takes_its_containers_along(
             await asyncio.to_thread(getattr(plain_engine, how))
 
             await health.becomes(NOT_SERVING)
-            ended = await client.wait(running.name, timeout=PATIENCE)
-            assert told(ended) in truths
-            assert ended.exit_code in {0, 143}
             await asyncio.to_thread(plain_engine.start)
             await health.becomes(SERVING)
+            ended = await client.wait(running.name, timeout=PATIENCE)
+            assert told(ended) in truths
+            assert ended.exit_code in {0, 137, 143}
             await asyncio.to_thread(server.settle)
     server.stop()
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from skybridge_server.errors import FailedPreconditionError
-from skybridge_server.models.executions import Execution
+from skybridge_server.models.executions import Execution, ExecutionState, Failure, FailureReason
 from skybridge_server.models.functions import Function, FunctionState, Revision
 from skybridge_server.models.journal import Event, StateChange
 from skybridge_server.models.names import ExecutionName, RevisionName, new_id
@@ -24,6 +24,9 @@ from skybridge_server.services.registry import Registry
 from skybridge_server.services.requests import ExecutionRequest
 from skybridge_server.services.rules import Violations, check_contract_input
 from skybridge_server.services.slots import Slots, Ticket
+
+UNKNOWN_STOP = Failure(FailureReason.CANCELLED, "it was cancelled")
+"""Why an execution was stopped, where an older server did not say."""
 
 Accepted = tuple[ExecutionName, ActiveExecution | None]
 """Name of an execution, and what stands in memory of it unless it has ended."""
@@ -74,17 +77,23 @@ class Acceptance:
 
         return await idempotency.once(self._repositories.requests, request.key, do, repeat)
 
-    async def readmit(self, execution: Execution) -> None:
-        """Launch an execution that an earlier process accepted and that still waits."""
-        revision = await self._repositories.revisions.get(
-            RevisionName(execution.function, execution.revision)
-        )
-        ticket = self._slots.enter(execution.function_uid, revision.spec.scaling, always=True)
-        try:
-            self._registry.launch(self._activate(execution, revision, ticket))
-        except BaseException:
-            ticket.release()
-            raise
+    def readmit(self, execution: Execution, revision: Revision) -> None:
+        """Launch an execution that was accepted earlier: it waits for a place, or goes on.
+
+        FailedPreconditionError: its runtime is gone.
+        """
+        self._engines.get(revision.spec.runtime)
+        scaling = revision.spec.scaling
+        if execution.state is ExecutionState.QUEUED:
+            ticket = self._slots.enter(execution.function_uid, scaling, always=True)
+        else:
+            ticket = self._slots.resume(execution.function_uid, scaling)
+        active = self._activate(execution, revision, ticket)
+        active.left_behind = True
+        if execution.state is ExecutionState.CANCELLING:
+            active.stop_reason = execution.failure or UNKNOWN_STOP
+            active.stopping.set()
+        self._registry.launch(active)
 
     async def _put_off(self, request: ExecutionRequest, due_time: datetime) -> ExecutionName:
         """Store an execution that waits for its time; it needs no place in the queue yet."""

@@ -47,6 +47,10 @@ class ActiveExecution:
     """Whether somebody wants it over: a failure is then not tried again."""
     over: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the end is on disk."""
+    left_behind: bool = False
+    """Whether an earlier process had it: it may have a container."""
+    handed_over: bool = False
+    """Whether a later process is to go on with it: its container stays."""
     container_id: str = ""
     attachment: Attachment | None = None
     attached: Bell = field(default_factory=Bell)
@@ -65,7 +69,7 @@ class ActiveExecution:
             return
         self.stop_reason = Failure(reason, message)
         if self.journal.execution.state in _CANCELLABLE:
-            self.journal.change_state(ExecutionState.CANCELLING)
+            self.journal.change_state(ExecutionState.CANCELLING, failure=self.stop_reason)
         self.stopping.set()
 
     @property

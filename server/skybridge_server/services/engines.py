@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
 from skybridge_server.errors import FailedPreconditionError, RuntimeUnavailableError
 from skybridge_server.runtimes.base import EngineInfo, Runtime
+from skybridge_server.services.bell import Bell
 
 CHECK_INTERVAL = 0.5
 """Seconds between two looks; with the second that a look may take, a change is seen within two."""
@@ -36,6 +37,8 @@ class _Engine:
     ready: bool = False
     message: str = "not asked yet"
     info: EngineInfo | None = None
+    looks: int = 0
+    looked: Bell = field(default_factory=Bell)
 
 
 class Engines:
@@ -56,6 +59,13 @@ class Engines:
         engine = self._engine(name)
         if not engine.ready:
             raise RuntimeUnavailableError(engine.message)
+
+    async def until_ready(self, name: str, *, doubt: bool = False) -> None:
+        """Wait until a runtime answers; `doubt` what was known of it until now."""
+        engine = self._engine(name)
+        enough = engine.looks + 2 if doubt else 0  # one look may be under way
+        while not engine.ready or engine.looks < enough:
+            await engine.looked.wait()
 
     @property
     def ready(self) -> bool:
@@ -117,6 +127,8 @@ class Engines:
             engine.ready, engine.message = False, "internal error of the server"
         else:
             engine.ready, engine.message = True, ""
+        engine.looks += 1
+        engine.looked.ring()
         if engine.ready != was_ready:
             log.info(
                 "engine answers" if engine.ready else "engine does not answer",

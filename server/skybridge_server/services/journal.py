@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -50,6 +50,7 @@ SMALL_OUTPUT = 8 * KIB
 EVENT_COST = 256
 """What an event without data weighs in memory, about."""
 LOG_TAIL_BYTES = 8 * KIB
+BOTH = frozenset(OutputStream)
 
 log = structlog.get_logger(__name__)
 
@@ -111,6 +112,12 @@ class Journal:
         self._write(self._next(StateChange(state, self.attempt)))
         self._unstored_state = self._snapshot()
 
+    def note(self, **changes: object) -> None:
+        """Change what is stored of the execution, without an event."""
+        self.execution = replace(self.execution, **changes)  # type: ignore[arg-type]
+        self._unstored_state = self._snapshot()
+        self._wake_writer()
+
     async def add_output(self, stream: OutputStream, data: bytes) -> None:
         """Keep what the function wrote, up to its limit; wait only for the disk.
 
@@ -135,6 +142,11 @@ class Journal:
         """Return how many bytes the function wrote, kept or not."""
         return self._written[stream]
 
+    @property
+    def kept(self) -> dict[OutputStream, int]:
+        """How much of each stream it has, stored or about to be."""
+        return {s: min(written, self._output_limit) for s, written in self._written.items()}
+
     def output_truncated(self, stream: OutputStream) -> bool:
         """Tell whether some of a stream passed its limit."""
         return self._written[stream] > self._output_limit
@@ -146,23 +158,34 @@ class Journal:
         if self._failure is not None:
             raise self._failure
 
-    async def end(self, execution: Execution, *, gap_reason: GapReason | None = None) -> None:
+    async def end(
+        self,
+        execution: Execution,
+        *,
+        gap_reason: GapReason | None = None,
+        gap_in: Collection[OutputStream] = BOTH,
+    ) -> None:
         """Store the end of the execution: gaps, if any, then the result.
 
-        `gap_reason` says that both streams broke off, nobody knows how long before their ends.
+        `gap_reason` says that streams broke off, nobody knows how long before their ends.
         StorageError when the store cannot take it; the end can then be tried again.
         """
-        events = await self._last_gaps(execution.state, gap_reason)
+        events = await self._last_gaps(execution.state, gap_reason, gap_in)
         ended = self._given_back(self._snapshot(execution))
         events.append(self._next(Result(ended)))
         await self._append(events, ended)
         self._close(ended, events)
 
     async def end_attempt(
-        self, ended: Execution, waiting: Execution, *, gap_reason: GapReason | None = None
+        self,
+        ended: Execution,
+        waiting: Execution,
+        *,
+        gap_reason: GapReason | None = None,
+        gap_in: Collection[OutputStream] = BOTH,
     ) -> None:
         """Store the end of an attempt as `end` does, but with how the next one is waited for."""
-        events = await self._last_gaps(waiting.state, gap_reason)
+        events = await self._last_gaps(waiting.state, gap_reason, gap_in)
         attempt = attempt_of(self._snapshot(ended))
         waiting = self._given_back(waiting)
         events.append(self._next(StateChange(waiting.state, waiting.attempt)))
@@ -213,13 +236,16 @@ class Journal:
 
     # -- inside ---------------------------------------------------------------------------------
 
-    async def _last_gaps(self, state: ExecutionState, reason: GapReason | None) -> list[Event]:
+    async def _last_gaps(
+        self, state: ExecutionState, reason: GapReason | None, streams: Collection[OutputStream]
+    ) -> list[Event]:
         """Return the events before the last, once all others are stored or given up."""
         self._check_transition(state)
         with suppress(StorageError):  # what was refused becomes a gap
             await self.flush()
         self._sequence = self._stored
-        gaps = [gap for s in OutputStream if (gap := self._gap(s, reason)) is not None]
+        reasons = dict.fromkeys(streams, reason)
+        gaps = [gap for s in OutputStream if (gap := self._gap(s, reasons.get(s))) is not None]
         return [self._next(gap) for gap in gaps]
 
     def _given_back(self, execution: Execution) -> Execution:
@@ -277,13 +303,16 @@ class Journal:
             return
         self._unstored.append(event)
         self._unstored_bytes += _weight(event)
-        if self._writing is None:
+        self._wake_writer()
+
+    def _wake_writer(self) -> None:
+        if self._writing is None and self._failure is None:
             self._writing = asyncio.create_task(self._write_all())
 
     async def _write_all(self) -> None:
         """Store what has come, and what comes meanwhile; one call at a time, so without holes."""
         try:
-            while self._unstored:
+            while self._unstored or self._unstored_state:
                 events, state = self._batch()
                 await self._append(events, state)
                 self._shown = state or self._shown
@@ -296,7 +325,7 @@ class Journal:
         finally:
             self._writing = None
             if self._failure is not None:
-                self._unstored, self._unstored_bytes = [], 0
+                self._unstored, self._unstored_bytes, self._unstored_state = [], 0, None
                 self._bell.ring()
 
     async def _append(
@@ -316,7 +345,7 @@ class Journal:
             count += 1
         events, self._unstored = self._unstored[:count], self._unstored[count:]
         state = self._unstored_state
-        if state is None or state.last_sequence > events[-1].sequence:
+        if state is None or (events and state.last_sequence > events[-1].sequence):
             return events, None
         self._unstored_state = None
         return events, state
@@ -326,7 +355,8 @@ class Journal:
             self._unstored_bytes -= _weight(event)
             if isinstance(event.body, Output):
                 self._kept[event.body.stream] += len(event.body.data)
-        self.stored(events)
+        if events:
+            self.stored(events)
 
 
 def _weight(event: Event) -> int:

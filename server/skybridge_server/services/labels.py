@@ -27,3 +27,12 @@ def of_execution(server_id: str, execution: Execution) -> dict[str, str]:
         REVISION: str(execution.revision),
         EXECUTION: str(execution.name),
     }
+
+
+def container_name(execution: Execution) -> str:
+    """Return how the container of an attempt is called, whichever process makes it.
+
+    No container of an earlier attempt is called so, should one be left.
+    """
+    name = f"skybridge-{execution.function.function}-{execution.name.execution}"
+    return name if execution.attempt == 1 else f"{name}-{execution.attempt}"

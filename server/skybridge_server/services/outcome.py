@@ -18,7 +18,7 @@ from skybridge_server.errors import (
 )
 from skybridge_server.models.executions import ExecutionState, Failure, FailureReason
 from skybridge_server.models.functions import FunctionSpec
-from skybridge_server.models.journal import GapReason
+from skybridge_server.models.journal import GapReason, OutputStream
 from skybridge_server.runtimes.base import Exit
 from skybridge_server.services.hints import hint
 
@@ -45,6 +45,8 @@ class Outcome:
     oom_killed: bool = False
     gap: GapReason | None = None
     """Why output broke off before its end, if it did."""
+    gap_in: frozenset[OutputStream] = frozenset(OutputStream)
+    """The streams that did."""
 
     @property
     def state(self) -> ExecutionState:
@@ -70,6 +72,14 @@ def of_lost_engine(error: SkybridgeError) -> Outcome:
         f"the container engine went away while the function ran: {error.message}",
     )
     return Outcome(failure, gap=GapReason.RUNTIME_UNAVAILABLE)
+
+
+def of_lost(
+    message: str, ended: Exit | None = None, reason: FailureReason = FailureReason.LOST
+) -> Outcome:
+    """Judge an execution of which we cannot know what it did, or wrote."""
+    code = ended.code if ended else None
+    return Outcome(Failure(reason, message), exit_code=code, gap=GapReason.RUNTIME_UNAVAILABLE)
 
 
 def of_unkillable() -> Outcome:

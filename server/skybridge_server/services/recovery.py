@@ -1,7 +1,12 @@
-"""Puts right what an earlier process left in the store."""
+"""Takes over what an earlier process left in the store, at the start of this one.
+
+What waited waits again. What ran, or was about to, goes on wherever that can be known: see Runner.
+All of it is known to callers before the first of them comes; the engine is asked in the background.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -9,6 +14,7 @@ import structlog
 
 from skybridge_server.errors import NotFoundError, SkybridgeError, StorageError
 from skybridge_server.models.executions import Execution, ExecutionState, Failure, FailureReason
+from skybridge_server.models.functions import Revision
 from skybridge_server.models.journal import GapReason
 from skybridge_server.models.names import RevisionName
 from skybridge_server.repositories.base import Repositories
@@ -16,6 +22,9 @@ from skybridge_server.services.acceptance import Acceptance
 from skybridge_server.services.journal import Journal
 from skybridge_server.services.lease import SETTLING
 from skybridge_server.services.retries import Retries
+
+BREATH = 100
+"""Executions between two moments for others, such as a signal to stop."""
 
 log = structlog.get_logger(__name__)
 
@@ -37,25 +46,33 @@ class Recovery:
         self._server_id = server_id
 
     async def run(self) -> None:
-        """Let executions that waited go on, and settle all others. StorageError."""
+        """Let all that has not ended go on. StorageError."""
         now = datetime.now(UTC)
         left = await self._executions.take_over(
             self._server_id, now=now, expire_time=now + SETTLING
         )
-        for execution in left:
-            await self._recover(execution)
+        known: dict[RevisionName, Revision] = {}  # few, while executions may be many
+        for number, execution in enumerate(left, 1):
+            await self.let_go_on(execution, known)
+            if number % BREATH == 0:
+                await asyncio.sleep(0)
+        if left:
+            waiting = sum(each.state is ExecutionState.QUEUED for each in left)
+            log.info("executions taken over", waiting=waiting, begun=len(left) - waiting)
 
-    async def _recover(self, execution: Execution) -> None:
-        """Let an execution that waited go on waiting; any other one is lost."""
-        if execution.state is ExecutionState.QUEUED and not execution.interactive:
-            await self.let_go_on(execution)
-        else:
-            await self._settle(execution, Failure(FailureReason.LOST, _how_lost(execution)))
+    async def let_go_on(
+        self, execution: Execution, known: dict[RevisionName, Revision] | None = None
+    ) -> None:
+        """Launch an execution that waits, or was begun; it is lost if its revision is.
 
-    async def let_go_on(self, execution: Execution) -> None:
-        """Launch an execution that waited; it is lost if its revision is. StorageError."""
+        StorageError.
+        """
+        name = RevisionName(execution.function, execution.revision)
+        known = {} if known is None else known
         try:
-            await self._acceptance.readmit(execution)
+            if name not in known:
+                known[name] = await self._revisions.get(name)
+            self._acceptance.readmit(execution, known[name])
         except StorageError:
             raise
         except SkybridgeError as error:
@@ -89,12 +106,3 @@ class Recovery:
         except NotFoundError:
             return None
         return self._retries.next_attempt(ended, revision.spec.retry_policy)
-
-
-def _how_lost(execution: Execution) -> str:
-    if execution.state is ExecutionState.QUEUED:
-        return "the server was restarted before the execution ran, and its caller was cut off"
-    return (
-        f"the server was restarted while the execution was {execution.state.name}; "
-        "its end is unknown"
-    )

@@ -10,6 +10,7 @@ from datetime import timedelta
 
 import structlog
 
+from skybridge_server.errors import LeaseLostError
 from skybridge_server.models.executions import Execution, FailureReason
 from skybridge_server.models.names import ExecutionName, FunctionName
 from skybridge_server.repositories.base import ExecutionRepository
@@ -103,8 +104,7 @@ class Registry:
         """Run an execution that is stored; a server that stops leaves it to its next start."""
         if self._closing:
             return
-        runtime = self._engines.get(active.revision.spec.runtime)
-        runner = Runner(active, runtime, self._executions, self._retries, self._server_id)
+        runner = Runner(active, self._engines, self._executions, self._retries, self._server_id)
         self._active[active.name] = active
         self._owned.add(str(active.name))
         self._tasks[active.name] = asyncio.create_task(self._run(active, runner))
@@ -117,12 +117,16 @@ class Registry:
         try:
             await runner.run()
             self._note_end(active.journal.execution)
+        except LeaseLostError as error:
+            active.handed_over = True
+            log.warning("execution is in other hands", detail=error.message)
         except Exception:
             log.exception("execution not settled", execution=str(active.name))
         finally:
             self.forget(active)
             try:
-                await runner.clean_up()
+                if not active.handed_over:
+                    await runner.clean_up()
             finally:
                 if self._tasks[active.name] is asyncio.current_task():  # else the next attempt's
                     del self._tasks[active.name]

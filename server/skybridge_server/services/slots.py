@@ -85,6 +85,16 @@ class Slots:
         self._dispatch()
         return ticket
 
+    def resume(self, function_uid: str, scaling: Scaling) -> Ticket:
+        """Take the place of what runs already: it has one, however many there are."""
+        lane = self._lanes.setdefault(function_uid, Lane(function_uid))
+        lane.max_running = min(scaling.max_concurrency or self._max_running, self._max_running)
+        ticket = Ticket(self, lane)
+        ticket.turn.set()
+        lane.running.add(ticket)
+        self.running += 1
+        return ticket
+
     def leave(self, ticket: Ticket) -> None:
         """Take a place back, wherever it is."""
         lane = ticket.lane

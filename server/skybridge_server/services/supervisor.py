@@ -1,24 +1,26 @@
-"""Stays with a process that runs: feeds it, keeps its output, stops it when told, sees its end."""
+"""Stays with a process that runs: keeps its output, stops it when told, sees its end."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Protocol
 
 from skybridge_server.errors import (
     ContainerGoneError,
-    RuntimeUnavailableError,
+    OutputLostError,
     SkybridgeError,
     StorageError,
 )
 from skybridge_server.models.executions import Usage
 from skybridge_server.models.journal import GapReason, OutputStream
-from skybridge_server.runtimes.base import Attachment, Exit, Runtime, SupportsUsage
+from skybridge_server.runtimes.base import Exit, Runtime, SupportsUsage
 from skybridge_server.services import labels, outcome
 from skybridge_server.services.active import ActiveExecution
 from skybridge_server.services.outcome import Outcome
-from skybridge_server.services.time_limit import time_limit
+from skybridge_server.services.time_limit import time_left, time_limit
 
 KILL_PATIENCE = 10.0
 """Seconds that a container may take to end after SIGKILL before we stop waiting for it."""
@@ -27,6 +29,14 @@ USAGE_INTERVAL = 0.5
 KILLED = 128 + 9
 REMOVAL_PATIENCE = 0.25
 """Seconds between a kill and the removal of its container, when both come from outside."""
+
+
+class OutputSource(Protocol):
+    """Where what a process writes comes from."""
+
+    def output(self) -> AsyncIterator[tuple[OutputStream, bytes]]:
+        """Yield it to its end. OutputLostError, RuntimeUnavailableError."""
+        ...
 
 
 class Supervisor:
@@ -40,18 +50,17 @@ class Supervisor:
         self.usage = Usage()
         """What the process has used, as far as it was seen."""
 
-    async def follow(self, attachment: Attachment, input_: bytes | None) -> Outcome:
-        """Follow the process to its end; `input_` None: callers write its stdin."""
+    async def follow(self, output: OutputSource) -> Outcome:
+        """Follow the process to its end. RuntimeUnavailableError: its engine went away."""
         limit = time_limit(self._active)
+        left = time_left(self._active).total_seconds()
         timer = asyncio.get_running_loop().call_later(
-            limit.length.total_seconds(), self._active.stop, limit.reason, limit.message
+            left, self._active.stop, limit.reason, limit.message
         )
         observer = asyncio.create_task(self._observe_usage())  # first: some end at once
-        watching = asyncio.create_task(self._watch(attachment))
+        watching = asyncio.create_task(self._watch(output))
         stopper = asyncio.create_task(self._terminate_when_told())
         tasks = [observer, watching, stopper]
-        if input_ is not None:
-            tasks.append(asyncio.create_task(_feed(attachment, input_)))
         try:
             await asyncio.wait({watching, stopper}, return_when=asyncio.FIRST_COMPLETED)
             await asyncio.wait({watching}, timeout=KILL_PATIENCE)
@@ -64,14 +73,15 @@ class Supervisor:
 
     # -- its end --------------------------------------------------------------------------------
 
-    async def _watch(self, attachment: Attachment) -> Outcome:
+    async def _watch(self, output: OutputSource) -> Outcome:
         try:
-            await self._collect_output(attachment)
+            async for stream, data in output.output():
+                await self._active.journal.add_output(stream, data)
             ended = await self._runtime.containers.wait(self._active.container_id)
             if self._active.stop_reason is None:
                 await self._look_for_outside_hands(ended)
-        except RuntimeUnavailableError as error:
-            return outcome.of_lost_engine(error)
+        except OutputLostError as error:
+            return outcome.of_lost(error.message)
         except StorageError as error:
             return outcome.of_lost_output(error, GapReason.STORAGE_UNAVAILABLE)
         self._active.exited()
@@ -90,10 +100,6 @@ class Supervisor:
             log_tail=journal.log_tail,
             truncated=journal.output_truncated(OutputStream.STDOUT),
         )
-
-    async def _collect_output(self, attachment: Attachment) -> None:
-        async for stream, data in attachment.output():
-            await self._active.journal.add_output(stream, data)
 
     async def _observe_usage(self) -> None:
         """Note what the process uses: its last numbers vanish with it, so looks come early, too."""
@@ -137,11 +143,3 @@ class Supervisor:
     async def _signal(self, name: str) -> None:
         with contextlib.suppress(SkybridgeError):
             await self._runtime.containers.signal(self._active.container_id, name)
-
-
-async def _feed(attachment: Attachment, input_: bytes) -> None:
-    """Write the input to stdin, then close it; a function need not read it."""
-    with contextlib.suppress(OSError, SkybridgeError):
-        if input_:
-            await attachment.write(input_)
-        await attachment.close_input()

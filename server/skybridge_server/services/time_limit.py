@@ -34,5 +34,12 @@ def time_limit(active: ActiveExecution) -> TimeLimit:
     )
 
 
+def time_left(active: ActiveExecution) -> timedelta:
+    """Return how much of its limit a process has left, or one that starts now."""
+    started = active.journal.execution.start_time
+    spent = timedelta(0) if started is None else datetime.now(UTC) - started
+    return max(time_limit(active).length - spent, timedelta(0))
+
+
 def seconds(length: timedelta) -> str:
     return f"{length.total_seconds():g} s"

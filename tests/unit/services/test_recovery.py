@@ -1,16 +1,18 @@
-"""A new process over an old store and an old engine: what waited goes on, the rest is settled."""
+"""A new process over an old store and an old engine: all goes on, or is told to be lost."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from skybridge_server.errors import RuntimeUnavailableError, StorageError
-from skybridge_server.models.executions import ExecutionState, FailureReason
-from skybridge_server.models.functions import Scaling
-from skybridge_server.models.journal import Gap, GapReason, OutputStream
+from skybridge_server.models.executions import ExecutionState, Failure, FailureReason, Lease
+from skybridge_server.models.functions import MIB, Scaling
+from skybridge_server.models.journal import OutputStream
 from skybridge_server.models.names import ExecutionName
 from skybridge_server.services import labels
 from tests.fakes.runtime import FakeProcess, says, sleep
@@ -18,11 +20,6 @@ from tests.unit.services.world import SERVER_ID, World, gaps_of, output_of, sett
 
 S = ExecutionState
 ONE = Scaling(max_concurrency=1, max_queue_depth=2)
-
-
-async def talks(process: FakeProcess) -> int:
-    await process.write(b"some words")
-    return await sleep(process)
 
 
 async def restart(world: World) -> World:
@@ -62,39 +59,283 @@ async def test_more_may_go_on_than_may_come(world: World) -> None:
         world.repositories.revisions.rows[name] = replace(revision, spec=spec)
     world.runtime.containers.program = says()
     new = await restart(world)
-    assert [(await new.ended(name)).state for name in names] == [S.FAILED, S.SUCCEEDED, S.SUCCEEDED]
+    running, *waiting = names
+    await new.services.executions.cancel(running)
+    assert [(await new.ended(name)).state for name in waiting] == [S.SUCCEEDED, S.SUCCEEDED]
     await new.engines.close()
 
 
-@pytest.mark.parametrize("state", [S.STARTING, S.RUNNING, S.CANCELLING])
-async def test_what_ran_is_lost_and_says_so(world: World, state: ExecutionState) -> None:
-    await world.deployed(program=talks)
-    if state is S.STARTING:
-        world.runtime.gate.hold("start")
-    name = await world.start()
-    active = await world.reaches(name, S.STARTING if state is S.STARTING else S.RUNNING)
-    await settle()
-    if state is S.CANCELLING:
-        active.stop(FailureReason.CANCELLED, "")
-    await active.journal.flush()
-    new = await restart(world)
+# -- what had begun ------------------------------------------------------------------------------
 
-    execution = await new.ended(name)
-    assert execution.state is S.FAILED
+
+class Story:
+    """A program that tells the rest once it is told to go on."""
+
+    def __init__(self, code: int = 0) -> None:
+        self.go_on = asyncio.Event()
+        self._code = code
+
+    async def __call__(self, process: FakeProcess) -> int:
+        await process.write(b"some ")
+        await process.write(b"err", OutputStream.STDERR)
+        await self.go_on.wait()
+        await process.write(b"words")
+        return self._code
+
+
+async def tell_half(world: World, story: Story, **fields: Any) -> ExecutionName:
+    """Start a story, and wait until its first half is stored."""
+    await world.deployed(program=story)
+    name = await world.start(**fields)
+    active = await world.reaches(name, S.RUNNING)
+    await until(lambda: active.journal.kept[OutputStream.STDERR] == 3)
+    await active.journal.flush()
+    return name
+
+
+def check_told(world: World, name: ExecutionName) -> None:
+    journal = world.journal(name)
+    assert output_of(journal) == b"some words"
+    assert output_of(journal, OutputStream.STDERR) == b"err"
+    assert not gaps_of(journal)
+
+
+async def check_lost(world: World, name: ExecutionName, why: str) -> None:
+    execution = await world.ended(name)
     assert execution.failure is not None
     assert execution.failure.reason is FailureReason.LOST
-    assert state.name in execution.failure.message
-    kept = 0 if state is S.STARTING else len(b"some words")
-    assert execution.stdout_bytes == kept
-    assert gaps_of(new.journal(name)) == [
-        Gap(OutputStream.STDOUT, kept, None, GapReason.RUNTIME_UNAVAILABLE),
-        Gap(OutputStream.STDERR, 0, None, GapReason.RUNTIME_UNAVAILABLE),
-    ]
-    assert new.services.registry.get(name) is None
+    assert why in execution.failure.message
+    assert len(gaps_of(world.journal(name))) == 2
+    await world.idle()
+    assert not world.runtime.containers.present
+
+
+@pytest.mark.parametrize("code", [0, 3])
+async def test_what_runs_goes_on(world: World, code: int) -> None:
+    story = Story(code)
+    name = await tell_half(world, story, input=b"given")
+    start_time = world.repositories.executions.rows[name].start_time
+    new = await restart(world)
+    assert new.services.system.info().running_executions == 1
+    assert await new.services.sweeper.sweep() == 0
+    story.go_on.set()
+    execution = await new.ended(name)
+    assert (execution.state, execution.exit_code) == ((S.FAILED if code else S.SUCCEEDED), code)
+    assert execution.start_time == start_time
+    assert execution.timings.start is not None
+    assert execution.timings.run is not None
+    check_told(new, name)
+    await new.idle()
+    assert not new.runtime.containers.present
+    await new.engines.close()
+
+
+async def test_what_ended_meanwhile_is_collected(world: World) -> None:
+    story = Story(3)
+    name = await tell_half(world, story)
+    for task in world.services.registry._tasks.values():
+        task.cancel()
+    world.active(name).container_id = ""
+    story.go_on.set()
+    (container,) = world.runtime.containers.present.values()
+    await container.ended.wait()
+    new = await restart(world)
+    assert (await new.ended(name)).exit_code == 3
+    check_told(new, name)
+    await new.engines.close()
+
+
+async def test_it_goes_on_after_any_number_of_crashes(world: World) -> None:
+    story = Story()
+    name = await tell_half(world, story)
+    new = world
+    for _ in range(3):
+        new = await restart(new)
+        await new.reaches(name, S.RUNNING)
+        await settle()
+    story.go_on.set()
+    assert (await new.ended(name)).state is S.SUCCEEDED
+    check_told(new, name)
+    await new.engines.close()
+
+
+async def test_what_was_never_started_is_started(world: World) -> None:
+    await world.deployed(program=says(b"once"))
+    release = world.runtime.gate.hold("start")
+    name = await world.start(input=b"input")
+    await world.runtime.gate.seen("start").wait()
+    assert world.repositories.executions.rows[name].state is S.STARTING
+    new = await restart(world)
     world.runtime.gate.held.clear()
-    assert await new.services.sweeper.sweep() == 1
+    release.set()
+    execution = await new.ended(name)
+    assert execution.state is S.SUCCEEDED
+    assert output_of(new.journal(name)) == b"once"
+    await new.idle()
+    assert len(world.runtime.containers.created) == 2
     assert not world.runtime.containers.present
     await new.engines.close()
+
+
+async def test_what_was_started_just_before_the_crash_goes_on(world: World) -> None:
+    """The engine knows that it runs, and the store does not."""
+    await world.deployed(program=says(b"once"))
+    name = await world.start()
+    await world.runtime.gate.seen("start").wait()
+    world.disk.hold("append")
+    await settle()
+    world.disk.held.clear()
+    assert world.repositories.executions.rows[name].state is S.STARTING
+    new = await restart(world)
+    execution = await new.ended(name)
+    assert execution.state is S.SUCCEEDED
+    assert execution.start_time is not None
+    assert output_of(new.journal(name)) == b"once"
+    assert len(world.runtime.containers.created) == 1
+    await new.engines.close()
+
+
+async def test_half_an_input_is_worse_than_none(world: World) -> None:
+    await world.deployed(program=sleep)
+    name = await world.start(input=bytes(MIB))
+    await world.reaches(name, S.RUNNING)
+    await settle()
+    new = await restart(world)
+    await check_lost(new, name, "all of the input")
+    await new.engines.close()
+
+
+async def test_what_a_caller_writes_to_is_lost(world: World) -> None:
+    await world.deployed(program=sleep)
+    name = await world.start(interactive=True)
+    await world.reaches(name, S.RUNNING)
+    new = await restart(world)
+    await check_lost(new, name, "its caller")
+    await new.engines.close()
+
+
+async def test_what_was_being_stopped_is_stopped(world: World) -> None:
+    await world.deployed(program=sleep)
+    name = await world.start()
+    active = await world.reaches(name, S.RUNNING)
+    active.stop(FailureReason.EXECUTION_TIMEOUT, "it took too long")
+    await active.journal.flush()
+    new = await restart(world)
+    execution = await new.ended(name)
+    assert execution.state is S.TIMED_OUT
+    assert execution.failure == Failure(FailureReason.EXECUTION_TIMEOUT, "it took too long")
+    await new.idle()
+    assert not world.runtime.containers.present
+    await new.engines.close()
+
+
+async def test_a_container_that_is_gone_tells_nothing(world: World) -> None:
+    name = await tell_half(world, Story())
+    new_containers = world.runtime.containers.present
+    for task in world.services.registry._tasks.values():
+        task.cancel()
+    world.active(name).container_id = ""
+    new_containers.clear()
+    new = await restart(world)
+    await check_lost(new, name, "its container is gone")
+    await new.engines.close()
+
+
+async def test_what_ended_while_its_engine_was_away_is_lost(world: World) -> None:
+    story = Story()
+    name = await tell_half(world, story)
+    for task in world.services.registry._tasks.values():
+        task.cancel()
+    world.active(name).container_id = ""
+    story.go_on.set()
+    (container,) = world.runtime.containers.present.values()
+    await container.ended.wait()
+    world.runtime.containers.witnessed = False
+    new = await restart(world)
+    await check_lost(new, name, "may lack its end")
+    assert (await new.ended(name)).exit_code == 0
+    await new.engines.close()
+
+
+async def test_a_log_that_lacks_something_is_not_believed(world: World) -> None:
+    story = Story()
+    name = await tell_half(world, story)
+    (container,) = world.runtime.containers.present.values()
+    container.process.recorded[0] = (OutputStream.STDOUT, b"other")
+    new = await restart(world)
+    await check_lost(new, name, "other output than was seen")
+    await new.engines.close()
+
+
+async def test_an_adopted_execution_can_be_cancelled(world: World) -> None:
+    name = await tell_half(world, Story())
+    new = await restart(world)
+    await new.services.executions.cancel(name)
+    assert (await new.ended(name)).state is S.CANCELLED
+    await new.engines.close()
+
+
+async def test_the_time_limit_goes_on(world: World) -> None:
+    name = await tell_half(world, Story())
+    execution = world.repositories.executions.rows[name]
+    assert execution.start_time is not None
+    long_ago = execution.start_time - timedelta(days=1)
+    world.repositories.executions.rows[name] = replace(execution, start_time=long_ago)
+    new = await restart(world)
+    assert (await new.ended(name)).state is S.TIMED_OUT
+    await new.engines.close()
+
+
+async def test_an_engine_that_is_away_at_the_start_is_waited_for(world: World) -> None:
+    story = Story()
+    name = await tell_half(world, story)
+    waiting = await world.start()
+    world.runtime.gate.away = True
+    new = await restart(world)
+    await asyncio.sleep(10)
+    assert not new.active(name).journal.execution.state.final
+    world.runtime.gate.away = False
+    story.go_on.set()
+    assert (await new.ended(name)).state is S.SUCCEEDED
+    assert (await new.ended(waiting)).state is S.SUCCEEDED
+    check_told(new, name)
+    await new.engines.close()
+
+
+async def test_an_engine_that_comes_back_under_us_changes_nothing(world: World) -> None:
+    story = Story()
+    name = await tell_half(world, story)
+    world.runtime.gate.away = True
+    story.go_on.set()
+    await until(lambda: not world.engines.ready)
+    await asyncio.sleep(5)
+    world.runtime.gate.away = False
+    assert (await world.ended(name)).state is S.SUCCEEDED
+    check_told(world, name)
+
+
+async def test_others_that_hold_a_lease_keep_it(world: World) -> None:
+    name = await tell_half(world, Story())
+    world.services.recovery._server_id = "server-2"
+    before = world.repositories.executions.rows[name]
+    await world.services.recovery.run()
+    assert world.repositories.executions.rows[name] == before
+
+
+async def test_who_has_lost_the_lease_lets_go(world: World) -> None:
+    """It neither ends the execution nor touches the container: somebody else does."""
+    story = Story()
+    name = await tell_half(world, story)
+    taken = replace(world.repositories.executions.rows[name], lease=Lease(7, "server-2"))
+    world.repositories.executions.rows[name] = taken
+    story.go_on.set()
+    await until(lambda: world.services.registry.get(name) is None)
+    await world.idle()
+    assert world.repositories.executions.rows[name] == taken
+    assert len(world.runtime.containers.present) == 1
+
+
+# -- what waited for more than a place -----------------------------------------------------------
 
 
 async def test_what_waited_for_a_caller_that_is_cut_off_is_lost(world: World) -> None:
@@ -273,7 +514,7 @@ async def test_an_engine_that_hangs_does_not_hold_up_the_stop(world: World, held
         await world.services.registry.close(1)
     release.set()
     new = await restart(world)
-    assert (await new.ended(name)).state is (S.FAILED if held == "signal" else S.CANCELLED)
+    assert (await new.ended(name)).state is S.CANCELLED
     await new.services.sweeper.sweep()
     assert not world.runtime.containers.present
     await new.engines.close()

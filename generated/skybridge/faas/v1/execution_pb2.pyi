@@ -108,7 +108,9 @@ class _FailureReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Failure
     FAILURE_REASON_CONTAINER_REMOVED: _FailureReason.ValueType  # 15
     """Somebody else removed the container."""
     FAILURE_REASON_LOST: _FailureReason.ValueType  # 16
-    """The server was restarted while the execution ran, and its end is unknown."""
+    """The server went away while the execution ran, and what it did meanwhile
+    cannot be known; the message says why.
+    """
     FAILURE_REASON_INTERNAL: _FailureReason.ValueType  # 17
     """A defect of the server."""
     FAILURE_REASON_FUNCTION_ERROR: _FailureReason.ValueType  # 18
@@ -158,7 +160,9 @@ FAILURE_REASON_RUNTIME_UNAVAILABLE: FailureReason.ValueType  # 14
 FAILURE_REASON_CONTAINER_REMOVED: FailureReason.ValueType  # 15
 """Somebody else removed the container."""
 FAILURE_REASON_LOST: FailureReason.ValueType  # 16
-"""The server was restarted while the execution ran, and its end is unknown."""
+"""The server went away while the execution ran, and what it did meanwhile
+cannot be known; the message says why.
+"""
 FAILURE_REASON_INTERNAL: FailureReason.ValueType  # 17
 """A defect of the server."""
 FAILURE_REASON_FUNCTION_ERROR: FailureReason.ValueType  # 18
