@@ -36,11 +36,17 @@ Moment = Callable[[Server, AsyncClient, str], Awaitable[None]]
 STUBBORN_CALLER = Patience(tries=1000, first_tries=1000, first_pause=0.05, longest_pause=0.2)
 
 LINES = 20
-COUNT = f"for i in $(seq {LINES}); do echo line $i; echo err $i >&2; sleep 0.05; done; printf end; exit 7"
+COUNT = (
+    f"for i in $(seq {LINES}); do echo line $i; echo err $i >&2; sleep 0.05; done; "
+    "printf end; exit 7"
+)
 COUNTED = b"".join(b"line %d\n" % number for number in range(1, LINES + 1)) + b"end"
 COUNTED_ERRORS = b"".join(b"err %d\n" % number for number in range(1, LINES + 1))
 
-BIG = "trap 'seq 30000; head -c 50000 /dev/zero; echo; printf last; exit 0' USR1; echo ready; sleep 1000 & wait"
+BIG = (
+    "trap 'seq 30000; head -c 50000 /dev/zero; echo; printf last; exit 0' USR1; "
+    "echo ready; sleep 1000 & wait"
+)
 BIG_OUTPUT = (
     b"ready\n"
     + b"".join(b"%d\n" % number for number in range(1, 30001))
@@ -238,8 +244,8 @@ async def test_a_container_that_nobody_knows_goes_at_the_start(serve: Serve) -> 
     server.kill()
     container = server.containers()[0]
     labels = {**container.labels, "skybridge.execution": "namespaces/default/executions/unknown"}
-    orphan = container.client.containers.run(BUSYBOX, ["sleep", "1000"], labels=labels, detach=True)
-    with contextlib.closing(container.client):
+    with contextlib.closing(docker.from_env()) as engine:
+        orphan = engine.containers.run(BUSYBOX, ["sleep", "1000"], labels=labels, detach=True)
         server.start()
         async with caller(server) as client:
 
