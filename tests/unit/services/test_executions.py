@@ -23,8 +23,6 @@ from skybridge_server.models.executions import Execution, ExecutionState, Failur
 from skybridge_server.models.functions import Contract, InputMode, Scaling
 from skybridge_server.models.journal import Event, OutputStream
 from skybridge_server.models.names import ExecutionName, FunctionName
-from skybridge_server.services.active import ActiveExecution
-from skybridge_server.services.journal import Journal
 from skybridge_server.services.requests import ExecutionRequest, Heartbeat
 from tests.fakes.runtime import FakeProcess, says, sleep
 from tests.unit.services.world import HELLO, World, key, minutes, output_of, settle, until, world_of
@@ -350,8 +348,7 @@ async def test_no_grace_runs_for_what_has_ended(world: World) -> None:
     assert isinstance(items[0], ExecutionName)
     await world.idle()
     del stream, items
-    gc.collect()
-    assert not in_memory()
+    assert not world.journals_in_memory()
 
 
 # -- the rest of the calls ----------------------------------------------------------------------
@@ -440,18 +437,13 @@ async def test_ended_executions_leave_nothing_in_memory() -> None:
         for kept in (registry._active, registry._tasks, registry._owned, registry._listeners):
             assert not kept
         assert (acceptance._storing, acceptance._slots._lanes) == (set(), {})
-        gc.collect()
-        assert not in_memory()
+        assert not world.journals_in_memory()
         assert len(asyncio.all_tasks()) < 5
 
 
 def stop_all(world: World) -> None:
     for active in world.services.registry:
         active.stop(FailureReason.CANCELLED, "enough")
-
-
-def in_memory() -> list[object]:
-    return [each for each in gc.get_objects() if isinstance(each, ActiveExecution | Journal)]
 
 
 async def test_every_function_has_its_own_queue(world: World) -> None:

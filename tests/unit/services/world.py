@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -28,6 +29,7 @@ from skybridge_server.models.names import ExecutionName, FunctionName
 from skybridge_server.services.active import ActiveExecution
 from skybridge_server.services.clock import Clock
 from skybridge_server.services.engines import Engines
+from skybridge_server.services.journal import Journal
 from skybridge_server.services.requests import ExecutionRequest, FunctionDraft, RequestKey
 from skybridge_server.services.rules import Limits
 from tests.fakes.repositories import FakeRepositories
@@ -122,6 +124,12 @@ class World:
     async def idle(self) -> None:
         """Wait until everything that an ended execution leaves to do is done."""
         await until(lambda: not self.services.registry._tasks)
+
+    def journals_in_memory(self) -> list[Journal]:
+        """Return the journals that something still holds; each active execution holds its own."""
+        gc.collect()
+        held = [each for each in gc.get_objects() if isinstance(each, Journal)]
+        return [each for each in held if each._repository is self.repositories.executions]
 
     async def restart(self) -> World:
         """Return a new process over the same store and engine; the old one just dies."""
