@@ -19,6 +19,7 @@ from google.protobuf.message import Message
 
 from skybridge.faas.v1.execution_service_pb2_grpc import ExecutionServiceStub
 from skybridge.faas.v1.function_service_pb2_grpc import FunctionServiceStub
+from skybridge.faas.v1.instance_service_pb2_grpc import InstanceServiceStub
 from skybridge.faas.v1.metrics_service_pb2_grpc import MetricsServiceStub
 from skybridge.faas.v1.schedule_service_pb2_grpc import ScheduleServiceStub
 from skybridge.faas.v1.system_service_pb2_grpc import SystemServiceStub
@@ -38,6 +39,7 @@ class Stubs:
         self.functions = FunctionServiceStub(channel)
         self.executions = ExecutionServiceStub(channel)
         self.schedules = ScheduleServiceStub(channel)
+        self.instances = InstanceServiceStub(channel)
         self.metrics = MetricsServiceStub(channel)
         self.system = SystemServiceStub(channel)
 

@@ -14,6 +14,7 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from skybridge.faas.v1 import (
     execution_service_pb2,
     function_service_pb2,
+    instance_service_pb2,
     metrics_service_pb2,
     schedule_service_pb2,
     system_service_pb2,
@@ -138,6 +139,7 @@ def _services() -> list[ServiceDescriptor]:
     files = (
         function_service_pb2,
         execution_service_pb2,
+        instance_service_pb2,
         metrics_service_pb2,
         schedule_service_pb2,
         system_service_pb2,

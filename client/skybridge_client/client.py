@@ -11,7 +11,7 @@ import grpc
 
 from skybridge.faas.v1.execution_pb2 import ExecutionEvent
 from skybridge.faas.v1.execution_service_pb2 import Signal
-from skybridge_client import executions, functions, schedules, system
+from skybridge_client import executions, functions, instances, schedules, system
 from skybridge_client.calls import Method, Pages, Poll, Stream, Stubs, Unary
 from skybridge_client.channel import TlsConfig, options, resolve_address, resolve_tls
 from skybridge_client.errors import SkybridgeError, from_rpc_error
@@ -155,6 +155,10 @@ class Client:
     pause_schedule = Method(schedules.pause_schedule, _unary)
     resume_schedule = Method(schedules.resume_schedule, _unary)
     trigger_schedule = Method(schedules.trigger_schedule, _unary)
+
+    list_instances = Method(instances.list_instances, _pages)
+    get_instance = Method(instances.get_instance, _unary)
+    stop_instance = Method(instances.stop_instance, _unary)
 
     metrics = Method(system.metrics, _unary)
     system_info = Method(system.system_info, _unary)

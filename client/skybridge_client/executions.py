@@ -73,12 +73,15 @@ class ExecutionFields(TypedDict, total=False):
     """What may be said about one execution, by keyword.
 
     `run_timeout` limits its running time in seconds, to less than the function's;
-    `traceparent` is a W3C trace context that is handed on to the function.
+    `traceparent` is a W3C trace context that is handed on to the function. `content_type` and
+    `headers` go with the input to a function with the contract HTTP or LAMBDA.
     """
 
     run_timeout: float
     labels: Mapping[str, str]
     traceparent: str
+    content_type: str
+    headers: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -302,6 +305,8 @@ def _options(fields: ExecutionFields) -> ExecutionOptions:
         timeout=duration(fields.get("run_timeout")),
         labels=fields.get("labels"),
         traceparent=fields.get("traceparent", ""),
+        content_type=fields.get("content_type", ""),
+        headers=fields.get("headers"),
     )
 
 

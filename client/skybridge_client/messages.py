@@ -31,6 +31,7 @@ from skybridge.faas.v1.execution_service_pb2 import (
 from skybridge.faas.v1.function_pb2 import (
     Contract,
     ContractKind,
+    Durability,
     Function,
     FunctionSpec,
     FunctionState,
@@ -39,6 +40,7 @@ from skybridge.faas.v1.function_pb2 import (
     Network,
     PullPolicy,
     Resources,
+    Reuse,
     Revision,
     Scaling,
     Timeouts,
@@ -49,6 +51,7 @@ from skybridge.faas.v1.function_service_pb2 import (
     LayerProgress,
     RegistryCredentials,
 )
+from skybridge.faas.v1.instance_pb2 import Instance, InstanceState
 from skybridge.faas.v1.metrics_service_pb2 import (
     FailureCount,
     FunctionMetrics,
@@ -70,6 +73,7 @@ __all__ = [
     "ContractKind",
     "DeployFunctionResponse",
     "DeploymentPhase",
+    "Durability",
     "Execution",
     "ExecutionEvent",
     "ExecutionState",
@@ -86,6 +90,8 @@ __all__ = [
     "GetSystemInfoResponse",
     "InputAck",
     "InputMode",
+    "Instance",
+    "InstanceState",
     "Isolation",
     "LatencySummary",
     "LayerProgress",
@@ -102,6 +108,7 @@ __all__ = [
     "RegistryCredentials",
     "Resources",
     "Result",
+    "Reuse",
     "Revision",
     "Runtime",
     "RuntimeState",

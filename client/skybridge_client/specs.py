@@ -29,7 +29,11 @@ class FunctionFields(TypedDict, total=False):
     args: Sequence[str]
     env: Mapping[str, str]
     working_dir: str
+    contract: Literal["stdio", "http", "lambda"]
     input_mode: Literal["stdin", "env"]
+    port: int
+    path: str
+    health_path: str
     memory_bytes: int
     cpu_millis: int
     pids: int
@@ -39,8 +43,16 @@ class FunctionFields(TypedDict, total=False):
     start_timeout: float
     execution_timeout: float
     shutdown_grace: float
+    idle_timeout: float
     max_concurrency: int
     max_queue_depth: int
+    min_instances: int
+    max_instances: int
+    instance_concurrency: int
+    max_executions_per_instance: int
+    reuse: Literal["allowed", "never"]
+    pause_after: float
+    durability: Literal["committed", "deferred"]
     network: Literal["none", "egress"]
     user: str
     writable_root: bool
@@ -68,7 +80,11 @@ PATHS: dict[str, str] = {
     "args": "spec.args",
     "env": "spec.env",
     "working_dir": "spec.working_dir",
+    "contract": "spec.contract.kind",
     "input_mode": "spec.contract.input",
+    "port": "spec.contract.port",
+    "path": "spec.contract.path",
+    "health_path": "spec.contract.health_path",
     "memory_bytes": "spec.resources.memory_bytes",
     "cpu_millis": "spec.resources.cpu_millis",
     "pids": "spec.resources.pids",
@@ -78,8 +94,16 @@ PATHS: dict[str, str] = {
     "start_timeout": "spec.timeouts.start",
     "execution_timeout": "spec.timeouts.execution",
     "shutdown_grace": "spec.timeouts.shutdown_grace",
+    "idle_timeout": "spec.timeouts.idle",
     "max_concurrency": "spec.scaling.max_concurrency",
     "max_queue_depth": "spec.scaling.max_queue_depth",
+    "min_instances": "spec.scaling.min_instances",
+    "max_instances": "spec.scaling.max_instances",
+    "instance_concurrency": "spec.scaling.instance_concurrency",
+    "max_executions_per_instance": "spec.scaling.max_executions_per_instance",
+    "reuse": "spec.scaling.reuse",
+    "pause_after": "spec.scaling.pause_after",
+    "durability": "spec.durability",
     "network": "spec.network",
     "user": "spec.isolation.user",
     "writable_root": "spec.isolation.writable_root",

@@ -17,6 +17,7 @@ from skybridge_server import __version__
 from skybridge_server.api.admin import AdminServer
 from skybridge_server.api.executions import ExecutionServicer
 from skybridge_server.api.functions import FunctionServicer
+from skybridge_server.api.instances import InstanceServicer
 from skybridge_server.api.metrics import MetricsServicer
 from skybridge_server.api.prometheus import MetricsPage, new_registry
 from skybridge_server.api.schedules import ScheduleServicer
@@ -39,14 +40,18 @@ from skybridge_server.services.executions import ExecutionService
 from skybridge_server.services.firing import Firing
 from skybridge_server.services.functions import FunctionService
 from skybridge_server.services.housekeeping import Chore, Housekeeping
+from skybridge_server.services.instances import InstanceService
+from skybridge_server.services.limits import Limits
 from skybridge_server.services.logs import LogService
 from skybridge_server.services.metrics import MetricsService
+from skybridge_server.services.pool.budget import Cost
+from skybridge_server.services.pool.launcher import ContainerLauncher
+from skybridge_server.services.pool.pool import Launcher, Pool
 from skybridge_server.services.pulled_images import PulledImages
 from skybridge_server.services.recovery import Recovery
 from skybridge_server.services.registry import Registry
 from skybridge_server.services.retention import RetentionService
 from skybridge_server.services.retries import Retries
-from skybridge_server.services.rules import Limits
 from skybridge_server.services.scheduler import Scheduler
 from skybridge_server.services.schedules import ScheduleService
 from skybridge_server.services.slots import Slots
@@ -73,6 +78,8 @@ class Services:
     scheduler: Scheduler
     delays: Delays
     delays_alarm: Alarm
+    instances: InstanceService
+    pool: Pool
 
 
 def runtimes(settings: Settings, server_id: str = "") -> dict[str, Runtime]:
@@ -103,6 +110,9 @@ def limits(settings: Settings, names: tuple[str, ...]) -> Limits:
         max_execution_timeout=settings.max_execution_timeout,
         max_concurrent_executions=settings.max_concurrent_executions,
         max_queued_executions=settings.max_queued_executions,
+        max_instances=settings.max_instances,
+        instance_memory_bytes=settings.instance_memory_bytes,
+        instance_cpu_millis=settings.instance_cpu_millis,
         runtimes=names,
         request_retention=settings.request_retention,
         allowed_images=settings.allowed_images,
@@ -120,19 +130,23 @@ def wire(
     registry_of_metrics: CollectorRegistry,
     server_id: str,
     clock: Clock = SYSTEM_CLOCK,
+    launcher: Launcher | None = None,
 ) -> Services:
     """Make all services over a store and engines, whichever they are.
 
     `clock`: what plans are made by, those of schedules and those of delayed executions.
+    `launcher`: what makes instances; it does so in containers unless told otherwise.
     """
     slots = Slots(bounds.max_concurrent_executions, bounds.max_queued_executions)
-    telemetry = Telemetry(registry_of_metrics, slots)
+    most = Cost(bounds.max_instances, bounds.instance_memory_bytes, bounds.instance_cpu_millis)
+    pool = Pool(slots, launcher or ContainerLauncher(engines, server_id), most)
+    telemetry = Telemetry(registry_of_metrics, slots, pool)
     retries = Retries(clock)
     delays_alarm = Alarm("delayed executions", clock)
     registry = Registry(
         repositories.executions, engines, telemetry, retries, server_id, delays_alarm.wake
     )
-    acceptance = Acceptance(repositories, engines, slots, registry, clock, delays_alarm.wake)
+    acceptance = Acceptance(repositories, engines, slots, registry, pool, clock, delays_alarm.wake)
     recovery = Recovery(repositories, acceptance, retries, server_id)
     delays = Delays(repositories.waiting, recovery, registry, slots, clock)
     watching = Watching(repositories.executions, registry)
@@ -140,13 +154,16 @@ def wire(
     executions = ExecutionService(
         repositories.executions, acceptance, registry, watching, logs, engines, delays
     )
-    functions = FunctionService(repositories, executions)
+    instances = InstanceService(repositories, pool, registry)
+    functions = FunctionService(repositories, executions, instances)
     pulled_images = PulledImages(repositories.images, engines)
     firing = Firing(repositories.requests, acceptance, executions)
     scheduler = Scheduler(repositories.schedules, firing, bounds, clock)
     return Services(
         functions=functions,
-        deployments=DeploymentService(repositories, functions, engines, pulled_images, bounds),
+        deployments=DeploymentService(
+            repositories, functions, engines, pulled_images, bounds, instances
+        ),
         executions=executions,
         schedules=ScheduleService(repositories, firing, clock, on_change=scheduler.wake),
         metrics=MetricsService(repositories),
@@ -154,10 +171,12 @@ def wire(
         system=SystemService(engines, slots, bounds, server_id=server_id, version=__version__),
         registry=registry,
         recovery=recovery,
-        sweeper=Sweeper(registry, engines, server_id),
+        sweeper=Sweeper(registry, pool, engines, server_id),
         scheduler=scheduler,
         delays=delays,
         delays_alarm=delays_alarm,
+        instances=instances,
+        pool=pool,
     )
 
 
@@ -187,6 +206,7 @@ def servicers(services: Services, bounds: Limits, heartbeat: timedelta) -> list[
         ExecutionServicer(services.executions, bounds, heartbeat),
         ScheduleServicer(services.schedules, bounds),
         MetricsServicer(services.metrics),
+        InstanceServicer(services.instances),
         SystemServicer(services.system, services.deployments, bounds),
     ]
 
@@ -209,8 +229,10 @@ async def serve(
         services = wire(repositories, engines, bounds, collectors, server_id)
         opened.push_async_callback(services.deployments.close)
         housekeeping = Housekeeping(chores(settings, repositories, services))
+        opened.push_async_callback(services.instances.close)
         opened.push_async_callback(services.registry.close, 0.0)  # also if the server cannot start
         await services.recovery.run()
+        await services.instances.open()
         for background in (services.sweeper, housekeeping):
             opened.push_async_callback(background.close)
             await background.open()

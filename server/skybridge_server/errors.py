@@ -161,6 +161,12 @@ class ContainerStartError(FailedPreconditionError):
     reason = "START_FAILED"
 
 
+class StartTimeoutError(ContainerStartError):
+    """What was started was not ready in time."""
+
+    reason = "START_TIMEOUT"
+
+
 class StaleContainerError(ContainerStartError):
     """What the container was to join is gone: remove it, and create it anew."""
 

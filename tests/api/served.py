@@ -29,7 +29,7 @@ from skybridge_server.api.server import GrpcServer
 from skybridge_server.app import Services, servicers, wire
 from skybridge_server.config import Address, Settings
 from skybridge_server.services.engines import Engines
-from skybridge_server.services.rules import Limits
+from skybridge_server.services.limits import Limits
 from tests.fakes.repositories import FakeRepositories
 from tests.fakes.runtime import IMAGE, FakeRuntime
 from tests.limits import LIMITS

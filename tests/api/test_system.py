@@ -27,7 +27,11 @@ async def test_system_info() -> None:
         info = await served.system.GetSystemInfo(pb.GetSystemInfoRequest(), timeout=PATIENCE)
     assert (info.version, info.server_id) == (__version__, "server-id")
     assert info.uptime.ToTimedelta() > timedelta(0)
-    assert list(info.contracts) == [function_pb2.CONTRACT_KIND_STDIO]
+    assert list(info.contracts) == [
+        function_pb2.CONTRACT_KIND_STDIO,
+        function_pb2.CONTRACT_KIND_HTTP,
+        function_pb2.CONTRACT_KIND_LAMBDA,
+    ]
     assert info.default_runtime == "docker"
     assert (info.running_executions, info.queued_executions) == (0, 0)
     found = info.limits

@@ -64,6 +64,8 @@ def test_grpc_repeats_reads_and_writes_with_a_request_id_and_nothing_else() -> N
         "GetExecution",
         "GetFunction",
         "GetFunctionMetrics",
+        "GetInstance",
+        "ListInstances",
         "GetRevision",
         "GetSchedule",
         "GetSystemInfo",

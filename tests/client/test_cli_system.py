@@ -123,6 +123,7 @@ def test_these_are_the_commands() -> None:
         *(f"function {verb}" for verb in ("create", "get", "list", "update", "delete", "deploy")),
         *(f"function {verb}" for verb in ("rollback", "revisions", "disable", "enable")),
         *(f"executions {verb}" for verb in ("list", "get", "watch", "wait", "cancel", "delete")),
+        *(f"instances {verb}" for verb in ("list", "get", "stop")),
         *(f"schedules {verb}" for verb in ("create", "get", "list", "update", "delete")),
         *(f"schedules {verb}" for verb in ("pause", "resume", "trigger")),
         *("run", "start", "logs", "metrics", "system", "runtimes", "up"),

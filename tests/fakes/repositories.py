@@ -425,7 +425,15 @@ class FakeExecutions:
             total=_latency(execution.timings.total for execution in found),
             cpu=sum((execution.usage.cpu or timedelta() for execution in found), timedelta()),
             peak_memory_bytes=max((e.usage.peak_memory_bytes or 0 for e in found), default=0),
+            warm_starts=sum(_is_warm(execution) for execution in found),
+            cold_total=_latency(e.timings.total for e in found if e.cold_start),
+            warm_total=_latency(e.timings.total for e in found if _is_warm(e)),
+            init=_latency(execution.timings.init for execution in found),
         )
+
+
+def _is_warm(execution: Execution) -> bool:
+    return bool(execution.instance) and not execution.cold_start
 
 
 class FakeWaiting:

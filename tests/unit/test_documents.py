@@ -20,6 +20,8 @@ from tests.support.documents import DOCUMENTS, README, ROOT, commands
 OF_THE_MACHINE = {
     "FAAS_DATABASE": "`~/.local/state/skybridge/skybridge.db`",
     "FAAS_MAX_CPU_MILLIS": "all cores",
+    "FAAS_INSTANCE_MEMORY_BYTES": "3/4 of the machine's",
+    "FAAS_INSTANCE_CPU_MILLIS": "16 x all cores",
 }
 PATHS = re.compile(r"(?<![\w/.])(?:\./)?((?:scripts|examples)/[\w/-]+(?:\.\w+)?)")
 SETTINGS = re.compile(r"^\| `((?:FAAS|DOCKER)_\w+)` \|(.*?)\|(.*?)\|$", re.MULTILINE)

@@ -38,7 +38,7 @@ _KEYS = {
 }
 
 
-_DURATIONS = ("_timeout", "_grace", "_age", "_backoff")
+_DURATIONS = ("_timeout", "_grace", "_age", "_backoff", "_after")
 
 
 class ManifestError(ValueError):

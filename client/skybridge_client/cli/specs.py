@@ -34,6 +34,12 @@ OPTIONS: dict[str, Any] = {
     "args": _option(list[str], "--arg", "A word in place of CMD; repeatable."),
     "env": _option(list[str], "--env", "A variable; repeatable, replaces all.", **_PAIR),
     "working_dir": _option(str, "--working-dir", "Working directory."),
+    "contract": _option(
+        Literal["stdio", "http", "lambda"], "--contract", "How input gets in and output out."
+    ),
+    "port": _option(int, "--port", "HTTP: where it listens."),
+    "path": _option(str, "--path", "HTTP: where input is posted to."),
+    "health_path": _option(str, "--health-path", "HTTP: path that tells when it is ready."),
     "input_mode": _option(Literal["stdin", "env"], "--input-mode", "Where the input stands."),
     "memory_bytes": _option(int, "--memory", "Memory, such as 128MiB.", **_BYTES),
     "cpu_millis": _option(int, "--cpu-millis", "Processor time in thousandths of a core."),
@@ -44,8 +50,24 @@ OPTIONS: dict[str, Any] = {
     "start_timeout": _option(float, "--start-timeout", "For starting.", **_TIME),
     "execution_timeout": _option(float, "--execution-timeout", "For running.", **_TIME),
     "shutdown_grace": _option(float, "--shutdown-grace", "From SIGTERM to SIGKILL.", **_TIME),
+    "idle_timeout": _option(float, "--idle-timeout", "Instances kept idle so long.", **_TIME),
     "max_concurrency": _option(int, "--max-concurrency", "Executions that run at once."),
     "max_queue_depth": _option(int, "--max-queue-depth", "Executions that wait."),
+    "min_instances": _option(int, "--min-instances", "Instances started ahead."),
+    "max_instances": _option(int, "--max-instances", "Instances at once."),
+    "instance_concurrency": _option(
+        int, "--instance-concurrency", "Executions that an instance takes at once."
+    ),
+    "max_executions_per_instance": _option(
+        int, "--max-executions-per-instance", "Executions until an instance is replaced."
+    ),
+    "reuse": _option(
+        Literal["allowed", "never"], "--reuse", "Whether an instance takes several executions."
+    ),
+    "pause_after": _option(float, "--pause-after", "Idle instances paused then.", **_TIME),
+    "durability": _option(
+        Literal["committed", "deferred"], "--durability", "When a warm execution is answered."
+    ),
     "network": _option(Literal["none", "egress"], "--network", "What it can reach."),
     "user": _option(str, "--user", "User, uid or uid:gid."),
     "writable_root": _option(

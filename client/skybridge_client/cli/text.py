@@ -112,7 +112,7 @@ def word(enum: EnumDescriptor, number: int) -> str:
 
 def short(name: str) -> str:
     """A resource name without its kind where it is in the default namespace."""
-    for kind in ("functions", "executions", "schedules"):
+    for kind in ("functions", "executions", "instances", "schedules"):
         prefix = f"namespaces/default/{kind}/"
         if name.startswith(prefix):
             return name.removeprefix(prefix)

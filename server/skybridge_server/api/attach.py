@@ -14,7 +14,7 @@ from skybridge_server.errors import FieldViolation, InvalidArgumentError
 from skybridge_server.models.journal import Event
 from skybridge_server.services.attach import AttachSession
 from skybridge_server.services.requests import Heartbeat, InputAck
-from skybridge_server.services.rules import Violations
+from skybridge_server.services.violations import Violations
 
 Item = Event | Heartbeat | InputAck
 T = TypeVar("T")

@@ -26,8 +26,9 @@ from skybridge_server.models.names import ExecutionName, FunctionName
 from skybridge_server.services import rules
 from skybridge_server.services.attach import AttachSession
 from skybridge_server.services.executions import ExecutionService
+from skybridge_server.services.limits import Limits
 from skybridge_server.services.requests import ExecutionRequest
-from skybridge_server.services.rules import Limits, Violations
+from skybridge_server.services.violations import Violations
 
 if TYPE_CHECKING:
     from skybridge.faas.v1.execution_service_pb2_grpc import _MaybeAsyncIterator as Messages
@@ -54,8 +55,8 @@ class ExecutionServicer(ExecutionServiceServicer):
     ) -> pb.ExecuteFunctionResponse:
         with Violations() as wrong:
             wanted = self._wanted("ExecuteFunction", request, wrong)
-        execution = await self._executions.execute(wanted, time_left=_time_left(context))
-        return pb.ExecuteFunctionResponse(execution=await self._full(execution))
+        ended, output = await self._executions.execute(wanted, time_left=_time_left(context))
+        return pb.ExecuteFunctionResponse(execution=execution_to_proto(ended, output))
 
     async def StartExecution(
         self, request: pb.StartExecutionRequest, context: Context

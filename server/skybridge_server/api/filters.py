@@ -22,7 +22,8 @@ from skybridge_server.models.paging import (
     LabelFilter,
     ScheduleQuery,
 )
-from skybridge_server.services.rules import LABEL_KEY, Violations
+from skybridge_server.services.rules import LABEL_KEY
+from skybridge_server.services.violations import Violations
 
 E = TypeVar("E", bound=IntEnum)
 

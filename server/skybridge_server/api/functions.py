@@ -21,8 +21,9 @@ from skybridge_server.models.functions import Function
 from skybridge_server.services import rules
 from skybridge_server.services.deployments import DeploymentService
 from skybridge_server.services.functions import FunctionService
+from skybridge_server.services.limits import Limits
 from skybridge_server.services.requests import FunctionDraft
-from skybridge_server.services.rules import Limits, Violations
+from skybridge_server.services.violations import Violations
 
 if TYPE_CHECKING:
     from skybridge.faas.v1.function_service_pb2_grpc import _ServicerContext as Context

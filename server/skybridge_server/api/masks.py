@@ -18,7 +18,7 @@ from skybridge_server.models.functions import FunctionSpec
 from skybridge_server.models.names import FunctionName
 from skybridge_server.models.schedules import ScheduleSpec
 from skybridge_server.services.requests import FunctionDraft
-from skybridge_server.services.rules import Violations
+from skybridge_server.services.violations import Violations
 
 D = TypeVar("D")
 

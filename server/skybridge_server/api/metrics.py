@@ -9,7 +9,7 @@ from skybridge.faas.v1.metrics_service_pb2_grpc import MetricsServiceServicer
 from skybridge_server.api import names
 from skybridge_server.api.convert.metrics import metrics_to_proto, window_from_proto
 from skybridge_server.services.metrics import MetricsService
-from skybridge_server.services.rules import Violations
+from skybridge_server.services.violations import Violations
 
 if TYPE_CHECKING:
     from skybridge.faas.v1.metrics_service_pb2_grpc import _ServicerContext as Context

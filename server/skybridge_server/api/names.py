@@ -14,10 +14,11 @@ from skybridge_server.models.names import (
     ID_RULE,
     ExecutionName,
     FunctionName,
+    InstanceName,
     RevisionName,
     ScheduleName,
 )
-from skybridge_server.services.rules import Violations
+from skybridge_server.services.violations import Violations
 
 _ID = ID_PATTERN.pattern
 _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
@@ -26,6 +27,7 @@ _BARE_ID = re.compile(rf"({_ID})")
 _FUNCTION = re.compile(rf"(?:namespaces/({_ID})/functions/)?({_ID})")
 _REVISION = re.compile(rf"(?:namespaces/({_ID})/functions/)?({_ID})/revisions/([1-9][0-9]{{0,17}})")
 _EXECUTION = re.compile(rf"(?:namespaces/({_ID})/executions/)?({_UUID})")
+_INSTANCE = re.compile(rf"(?:namespaces/({_ID})/instances/)?({_UUID})")
 _SCHEDULE = re.compile(rf"(?:namespaces/({_ID})/schedules/)?({_ID})")
 _FULL_EXECUTION = re.compile(rf"namespaces/({_ID})/executions/({_UUID})")
 
@@ -41,6 +43,10 @@ _REVISION_RULE = (
 )
 _EXECUTION_RULE = (
     "must be namespaces/{namespace}/executions/{execution} or {execution}; the id is a UUID in"
+    " lower case"
+)
+_INSTANCE_RULE = (
+    "must be namespaces/{namespace}/instances/{instance} or {instance}; the id is a UUID in"
     " lower case"
 )
 
@@ -82,6 +88,11 @@ def execution(value: str, field: str, wrong: Violations) -> ExecutionName:
     return (
         ExecutionName(match[1] or DEFAULT_NAMESPACE, match[2]) if match else ExecutionName("", "")
     )
+
+
+def instance(value: str, field: str, wrong: Violations) -> InstanceName:
+    match = _match(_INSTANCE, value, _INSTANCE_RULE, field, wrong)
+    return InstanceName(match[1] or DEFAULT_NAMESPACE, match[2]) if match else InstanceName("", "")
 
 
 def new_schedule(parent: str, schedule_id: str, wrong: Violations) -> ScheduleName:

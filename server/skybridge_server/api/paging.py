@@ -15,7 +15,7 @@ import json
 from typing import Any
 
 from skybridge_server.models.paging import Cursor, Page, PageRequest
-from skybridge_server.services.rules import Violations
+from skybridge_server.services.violations import Violations
 
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 1000

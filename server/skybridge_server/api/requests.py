@@ -8,7 +8,7 @@ import re
 from google.protobuf.message import Message
 
 from skybridge_server.services.requests import RequestKey
-from skybridge_server.services.rules import Violations
+from skybridge_server.services.violations import Violations
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _NOT_ASKED = ("request_id", "registry_credentials")

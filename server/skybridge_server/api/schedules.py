@@ -16,9 +16,10 @@ from skybridge_server.api.convert.schedules import (
 from skybridge_server.api.requests import request_key
 from skybridge_server.models.names import ScheduleName
 from skybridge_server.models.schedules import ScheduleSpec
-from skybridge_server.services.rules import Limits, Violations
+from skybridge_server.services.limits import Limits
 from skybridge_server.services.schedule_rules import check_schedule
 from skybridge_server.services.schedules import ScheduleService
+from skybridge_server.services.violations import Violations
 
 if TYPE_CHECKING:
     from skybridge.faas.v1.schedule_service_pb2_grpc import _ServicerContext as Context

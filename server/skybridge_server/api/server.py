@@ -17,6 +17,10 @@ from skybridge.faas.v1.function_service_pb2_grpc import (
     FunctionServiceServicer,
     add_FunctionServiceServicer_to_server,
 )
+from skybridge.faas.v1.instance_service_pb2_grpc import (
+    InstanceServiceServicer,
+    add_InstanceServiceServicer_to_server,
+)
 from skybridge.faas.v1.metrics_service_pb2_grpc import (
     MetricsServiceServicer,
     add_MetricsServiceServicer_to_server,
@@ -58,6 +62,7 @@ Servicer = (
     | ExecutionServiceServicer
     | ScheduleServiceServicer
     | MetricsServiceServicer
+    | InstanceServiceServicer
     | SystemServiceServicer
 )
 
@@ -113,6 +118,9 @@ def _register(server: grpc.aio.Server, servicer: Servicer) -> str:
         case MetricsServiceServicer():
             add_MetricsServiceServicer_to_server(servicer, server)
             return f"{PACKAGE}.MetricsService"
+        case InstanceServiceServicer():
+            add_InstanceServiceServicer_to_server(servicer, server)
+            return f"{PACKAGE}.InstanceService"
         case SystemServiceServicer():
             add_SystemServiceServicer_to_server(servicer, server)
             return f"{PACKAGE}.SystemService"

@@ -12,8 +12,9 @@ from skybridge_server.api.convert.deployments import credentials_from_proto, pul
 from skybridge_server.api.convert.system import runtime_to_proto, system_info_to_proto
 from skybridge_server.services import rules
 from skybridge_server.services.deployments import DeploymentService
-from skybridge_server.services.rules import Limits, Violations
+from skybridge_server.services.limits import Limits
 from skybridge_server.services.system import SystemService
+from skybridge_server.services.violations import Violations
 
 if TYPE_CHECKING:
     from skybridge.faas.v1.system_service_pb2_grpc import _ServicerContext as Context

@@ -97,6 +97,11 @@ def default_database() -> Path:
     return Path(state) / "skybridge" / "skybridge.db"
 
 
+def _most_of_the_memory() -> int:
+    """Return three quarters of this machine's memory, in bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4 * 3
+
+
 class Settings(BaseSettings):
     """Every setting; the variable of `listen` is FAAS_LISTEN. A description says what it does."""
 
@@ -125,6 +130,17 @@ class Settings(BaseSettings):
     default_runtime: str = Field("docker", description="Runtime of functions that ask for none")
     max_concurrent_executions: Count = Field(32, description="Executions that run at once")
     max_queued_executions: Count = Field(10_000, description="Executions that wait at once")
+    max_instances: Count = Field(
+        32, description="Instances of functions with the contract HTTP or LAMBDA at once"
+    )
+    instance_memory_bytes: Size = Field(
+        default_factory=_most_of_the_memory,
+        description="Memory of all instances together, by their functions' limits",
+    )
+    instance_cpu_millis: Count = Field(
+        (os.cpu_count() or 1) * 16_000,
+        description="Thousandths of a core of all instances together; idle ones use none",
+    )
     network_sandboxes: int = Field(
         12, ge=0, description="Networks kept for executions with none, which start faster; 0: off"
     )

@@ -14,7 +14,8 @@ from skybridge_server.errors import FieldViolation, InvalidArgumentError
 from skybridge_server.models.functions import MIB, FunctionSpec
 from skybridge_server.models.names import FunctionName
 
-RUNTIME_API = "127.0.0.1:9001"
+RUNTIME_PORT = 9001
+RUNTIME_API = f"127.0.0.1:{RUNTIME_PORT}"
 """Where an instance finds the Runtime API, in its own network namespace."""
 DEFAULT_REGION = "us-east-1"
 JSON = "application/json"

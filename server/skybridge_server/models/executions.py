@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -31,7 +32,9 @@ _ENDS = frozenset({_S.SUCCEEDED, _S.FAILED, _S.TIMED_OUT, _S.CANCELLED})
 
 # An attempt that another one follows ends in QUEUED.
 TRANSITIONS: dict[ExecutionState, frozenset[ExecutionState]] = {
-    _S.QUEUED: frozenset({_S.STARTING, _S.FAILED, _S.TIMED_OUT, _S.CANCELLED, _S.QUEUED}),
+    _S.QUEUED: frozenset(
+        {_S.STARTING, _S.RUNNING, _S.FAILED, _S.TIMED_OUT, _S.CANCELLED, _S.QUEUED}
+    ),
     _S.STARTING: frozenset({_S.RUNNING, _S.CANCELLING, _S.QUEUED}) | _ENDS,
     _S.RUNNING: frozenset({_S.CANCELLING, _S.QUEUED}) | _ENDS,
     _S.CANCELLING: _ENDS | {_S.QUEUED},
@@ -100,6 +103,8 @@ class Timings:
     start: timedelta | None = None
     run: timedelta | None = None
     total: timedelta | None = None
+    init: timedelta | None = None
+    """Of the instance, for a cold start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +129,19 @@ class Lease:
     """Id of the server that runs the execution; '': none does."""
     expire_time: datetime | None = None
     """When others may take it; later than the end of whatever time the execution may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What goes with a payload: its media type, '' where none is named, headers, and a status."""
+
+    content_type: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    status: int = 0
+    """HTTP status of an answer; 0 where there is none."""
+
+
+NO_ENVELOPE = Envelope()
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +180,12 @@ class Execution:
     lease: Lease = Lease()
     input_given: bool = False
     """Whether its process has been handed all of its input; only then can others go on with it."""
+    instance: str = ""
+    """Id of the instance that it ran on; '' with STDIO."""
+    asked: Envelope = NO_ENVELOPE
+    """What goes with the input."""
+    answered: Envelope = NO_ENVELOPE
+    """What goes with the output."""
 
     @property
     def ready_time(self) -> datetime:

@@ -25,6 +25,13 @@ class ContractKind(enum.IntEnum):
     """How input gets in and output comes out."""
 
     STDIO = 1
+    HTTP = 2
+    LAMBDA = 3
+
+    @property
+    def warm(self) -> bool:
+        """Whether a container is kept, and takes one execution after the other."""
+        return self is not ContractKind.STDIO
 
 
 class InputMode(enum.IntEnum):
@@ -41,6 +48,20 @@ class Network(enum.IntEnum):
     EGRESS = 2
 
 
+class Reuse(enum.IntEnum):
+    """Whether an instance takes more than one execution."""
+
+    ALLOWED = 1
+    NEVER = 2
+
+
+class Durability(enum.IntEnum):
+    """When the answer of an execution on a ready instance may be given."""
+
+    COMMITTED = 1
+    DEFERRED = 2
+
+
 class PullPolicy(enum.IntEnum):
     """When a deployment pulls the image."""
 
@@ -51,10 +72,13 @@ class PullPolicy(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """How a function takes its input and gives its output."""
+    """How a function takes its input and gives its output; `health_path` '' asks TCP alone."""
 
     kind: ContractKind = ContractKind.STDIO
     input: InputMode = InputMode.STDIN
+    port: int = 8080
+    path: str = "/"
+    health_path: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +100,31 @@ class Timeouts:
     start: timedelta = timedelta(seconds=60)
     execution: timedelta = timedelta(seconds=60)
     shutdown_grace: timedelta = timedelta(seconds=5)
+    idle: timedelta = timedelta(minutes=5)
+    """How long an instance is kept without an execution."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
-    """Executions that run and wait at once; `max_concurrency` 0 means the server's limit."""
+    """Executions that run and wait at once, and on what.
+
+    `max_concurrency` and `max_instances` 0 mean the server's limit,
+    `max_executions_per_instance` and `pause_after` 0 mean never.
+    """
 
     max_concurrency: int = 0
     max_queue_depth: int = 1000
+    min_instances: int = 0
+    max_instances: int = 0
+    instance_concurrency: int = 1
+    max_executions_per_instance: int = 0
+    reuse: Reuse = Reuse.ALLOWED
+    pause_after: timedelta = timedelta(0)
+
+    @property
+    def executions_per_instance(self) -> int:
+        """How many executions an instance takes before it is replaced; 0: no bound."""
+        return 1 if self.reuse is Reuse.NEVER else self.max_executions_per_instance
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +164,7 @@ class FunctionSpec:
     runtime: str = ""
     retention: Retention = Retention()
     retry_policy: RetryPolicy = field(default_factory=RetryPolicy)
+    durability: Durability = Durability.COMMITTED
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,11 @@ class FunctionMetrics:
     total: LatencySummary
     cpu: timedelta
     peak_memory_bytes: int
+    warm_starts: int = 0
+    """Executions that ran on an instance that was there."""
+    cold_total: LatencySummary = LatencySummary()
+    warm_total: LatencySummary = LatencySummary()
+    init: LatencySummary = LatencySummary()
 
     @property
     def executions(self) -> int:

@@ -53,6 +53,17 @@ class ExecutionName:
 
 
 @dataclass(frozen=True, slots=True, order=True)
+class InstanceName:
+    """Name of an instance."""
+
+    namespace: str
+    instance: str
+
+    def __str__(self) -> str:
+        return f"namespaces/{self.namespace}/instances/{self.instance}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
 class ScheduleName:
     """Name of a schedule."""
 

@@ -19,6 +19,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 from skybridge_server.errors import StorageError
+from skybridge_server.models.executions import NO_ENVELOPE, Envelope
 
 T = TypeVar("T")
 
@@ -70,6 +71,20 @@ def loads_labels(text: str) -> dict[str, str]:
 
 def dumps_labels(labels: Mapping[str, str]) -> str:
     return dumps(labels) if labels else ""
+
+
+def dumps_envelope(envelope: Envelope) -> str:
+    """Return an envelope as JSON; '' for an empty one, which is what most executions have."""
+    if envelope is NO_ENVELOPE:
+        return ""
+    return json.dumps([envelope.content_type, envelope.status, dict(envelope.headers)])
+
+
+def loads_envelope(text: str) -> Envelope:
+    if not text:
+        return NO_ENVELOPE
+    content_type, status, headers = json.loads(text)
+    return Envelope(content_type, headers, status)
 
 
 def _encode(value: Any) -> Any:

@@ -15,9 +15,11 @@ from skybridge_server.models.executions import (
 )
 from skybridge_server.models.names import ExecutionName, FunctionName
 from skybridge_server.repositories.codec import (
+    dumps_envelope,
     dumps_labels,
     from_duration,
     from_time,
+    loads_envelope,
     loads_labels,
     optional,
     to_duration,
@@ -38,6 +40,7 @@ FIXED = (
     Row.labels,
     Row.background,
     Row.due_time,
+    Row.asked,
 )
 """What never changes; indexes stand on these, so that an update leaves them alone."""
 
@@ -68,6 +71,9 @@ CHANGING = (
     Row.lease_owner,
     Row.lease_expire_time,
     Row.input_given,
+    Row.instance,
+    Row.init_time,
+    Row.answered,
 )
 
 COLUMNS = FIXED + WAITING + CHANGING
@@ -88,6 +94,7 @@ def fixed_values(execution: Execution) -> tuple[Any, ...]:
         dumps_labels(execution.labels),
         execution.background,
         optional(from_time, execution.due_time),
+        dumps_envelope(execution.asked),
     )
 
 
@@ -124,17 +131,21 @@ def changing_values(execution: Execution) -> tuple[Any, ...]:
         lease.owner,
         optional(from_time, lease.expire_time),
         execution.input_given,
+        execution.instance,
+        optional(from_duration, timings.init),
+        dumps_envelope(execution.answered),
     )
 
 
 def from_values(values: tuple[Any, ...]) -> Execution:
     """Return the execution that the values of COLUMNS describe."""
     (namespace, execution, function, function_uid, revision, create_time, timeout) = values[:7]
-    (interactive, traceparent, labels, background, due_time, not_before) = values[7:13]
-    (state, reason, message, signal, exit_code) = values[13:18]
-    (stdout_bytes, stderr_bytes, last_sequence, attempt, cold_start) = values[18:23]
-    (queue, start, run, total, cpu, peak_memory, oom_killed, start_time, end_time) = values[23:32]
-    (lease_epoch, lease_owner, lease_expire_time, input_given) = values[32:]
+    (interactive, traceparent, labels, background, due_time, asked, not_before) = values[7:14]
+    (state, reason, message, signal, exit_code) = values[14:19]
+    (stdout_bytes, stderr_bytes, last_sequence, attempt, cold_start) = values[19:24]
+    (queue, start, run, total, cpu, peak_memory, oom_killed, start_time, end_time) = values[24:33]
+    (lease_epoch, lease_owner, lease_expire_time, input_given) = values[33:37]
+    (instance, init, answered) = values[37:]
     return Execution(
         name=ExecutionName(namespace, execution),
         function=FunctionName(namespace, function),
@@ -161,10 +172,14 @@ def from_values(values: tuple[Any, ...]) -> Execution:
             optional(to_duration, start),
             optional(to_duration, run),
             optional(to_duration, total),
+            optional(to_duration, init),
         ),
         usage=Usage(optional(to_duration, cpu), peak_memory, bool(oom_killed)),
         start_time=optional(to_time, start_time),
         end_time=optional(to_time, end_time),
         lease=Lease(lease_epoch, lease_owner, optional(to_time, lease_expire_time)),
         input_given=bool(input_given),
+        instance=instance,
+        asked=loads_envelope(asked),
+        answered=loads_envelope(answered),
     )

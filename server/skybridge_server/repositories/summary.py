@@ -13,7 +13,9 @@ from skybridge_server.models.metrics import FunctionMetrics, LatencySummary
 from skybridge_server.repositories.codec import from_time, to_duration
 from skybridge_server.repositories.tables import ExecutionRow as Row
 
-PHASES = (Row.queue_time, Row.startup_time, Row.run_time, Row.total_time)
+PHASES = (Row.queue_time, Row.startup_time, Row.run_time, Row.total_time, Row.init_time)
+COLD = Row.cold_start == True  # noqa: E712 - SQL
+WARM = (Row.cold_start == False) & (Row.instance != "")  # noqa: E712 - SQL
 
 
 def summarize(
@@ -29,6 +31,7 @@ def summarize(
     )
     cold_starts, cpu, peak_memory, *reached = _totals(window).tuples().first(db)
     latencies = [_latency(db, phase, n, window) for phase, n in zip(PHASES, reached, strict=True)]
+    cold, warm = (_count(db, window & kind) for kind in (COLD, WARM))
     return FunctionMetrics(
         function=function.name,
         start_time=start_time,
@@ -40,6 +43,10 @@ def summarize(
         start=latencies[1],
         run=latencies[2],
         total=latencies[3],
+        init=latencies[4],
+        warm_starts=_count(db, window & WARM, ended=False),
+        cold_total=_latency(db, Row.total_time, cold, window & COLD),
+        warm_total=_latency(db, Row.total_time, warm, window & WARM),
         cpu=to_duration(cpu or 0),
         peak_memory_bytes=peak_memory or 0,
     )
@@ -52,6 +59,12 @@ def _totals(window: Expression) -> ModelSelect[Row]:
         fn.MAX(Row.peak_memory_bytes),
         *(fn.COUNT(phase) for phase in PHASES),
     ).where(window)
+
+
+def _count(db: SqliteDatabase, window: Expression, *, ended: bool = True) -> int:
+    """Count executions, all or those whose time in all is known."""
+    query = Row.select(fn.COUNT(Row.total_time if ended else Row.id)).where(window)
+    return int(query.scalar(db))
 
 
 def _counts(db: SqliteDatabase, key: Field, window: Expression) -> Any:

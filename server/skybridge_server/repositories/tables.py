@@ -133,6 +133,10 @@ class ExecutionRow(Model):
     lease_owner = TextField()
     lease_expire_time = BigIntegerField(null=True)
     input_given = BooleanField()
+    instance = TextField()
+    init_time = BigIntegerField(null=True)
+    asked = TextField()
+    answered = TextField()
 
     class Meta:
         table_name = "executions"

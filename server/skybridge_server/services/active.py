@@ -7,12 +7,12 @@ reason wins, and is what everybody sees.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from skybridge_server.errors import FailedPreconditionError
+from skybridge_server.errors import FailedPreconditionError, StorageError
 from skybridge_server.models.executions import Execution, ExecutionState, Failure, FailureReason
 from skybridge_server.models.functions import Revision
 from skybridge_server.models.names import ExecutionName
@@ -51,6 +51,16 @@ class ActiveExecution:
     """Whether an earlier process had it: it may have a container."""
     handed_over: bool = False
     """Whether a later process is to go on with it: its container stays."""
+    input: bytes | None = None
+    """What goes in, where it need not be read from the store."""
+    on_stop: Callable[[], None] | None = None
+    """Called when it is told to stop, for those who do not wait for `stopping`."""
+    early: Execution | None = None
+    """How it ended, where that is told before it is on disk."""
+    refused: StorageError | None = None
+    """Why it could not be stored at all: then nobody has heard of it."""
+    told: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once its end may be told: with `over`, or early."""
     container_id: str = ""
     attachment: Attachment | None = None
     attached: Bell = field(default_factory=Bell)
@@ -71,6 +81,8 @@ class ActiveExecution:
         if self.journal.execution.state in _CANCELLABLE:
             self.journal.change_state(ExecutionState.CANCELLING, failure=self.stop_reason)
         self.stopping.set()
+        if self.on_stop is not None:
+            self.on_stop()
 
     @property
     def ending(self) -> bool:
@@ -83,9 +95,24 @@ class ActiveExecution:
         self._cancel_grace()
 
     async def end(self) -> Execution:
-        """Wait for the end of its attempt, and return it as it then is."""
+        """Wait for the end of its attempt, and return it as it then is.
+
+        StorageError: it was not stored at all.
+        """
         await self.over.wait()
+        if self.refused is not None:
+            raise self.refused
         return self.journal.execution
+
+    async def answer(self) -> Execution:
+        """Wait for its end as `end` does, but no longer than its durability asks for."""
+        await self.told.wait()
+        return self.early or await self.end()
+
+    def tell(self, ended: Execution) -> None:
+        """Answer before the end is on disk."""
+        self.early = ended
+        self.told.set()
 
     async def running(self) -> Attachment:
         """Wait until its process runs, and return the connection to it.

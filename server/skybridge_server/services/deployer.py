@@ -29,11 +29,14 @@ from skybridge_server.runtimes.base import Credentials, Image, Runtime
 from skybridge_server.services import idempotency
 from skybridge_server.services.engines import Engines
 from skybridge_server.services.functions import FunctionService
+from skybridge_server.services.instances import InstanceService
+from skybridge_server.services.limits import Limits
 from skybridge_server.services.progress import Progress
 from skybridge_server.services.pulled_images import PulledImages
 from skybridge_server.services.pulling import pull
 from skybridge_server.services.requests import DeploymentPhase, RequestKey
-from skybridge_server.services.rules import Limits, Violations, check_image, check_spec
+from skybridge_server.services.rules import check_image, check_spec
+from skybridge_server.services.violations import Violations
 
 log = structlog.get_logger(__name__)
 
@@ -48,12 +51,14 @@ class Deployer:
         engines: Engines,
         pulled_images: PulledImages,
         limits: Limits,
+        instances: InstanceService,
     ) -> None:
         self._repositories = repositories
         self._functions = functions
         self._engines = engines
         self._pulled_images = pulled_images
         self._limits = limits
+        self._instances = instances
 
     async def deploy(
         self,
@@ -129,15 +134,20 @@ class Deployer:
             current = await self._get_same(function)
             number = 1 + await self._repositories.revisions.latest_number(function.name)
             revision = _revision(function, number, image)
-            # Then the next look finds another etag, another number, or another function.
-            with suppress(AbortedError, NotFoundError):
-                await self._repositories.revisions.activate_new(
-                    activated(current, number),
-                    revision,
-                    expected_etag=current.etag,
-                    request=idempotency.record(key, resource=str(number)),
-                )
-                return revision
+            try:
+                await self._instances.warm(current, revision)
+                # Then the next look finds another etag, another number, or another function.
+                with suppress(AbortedError, NotFoundError):
+                    await self._repositories.revisions.activate_new(
+                        activated(current, number),
+                        revision,
+                        expected_etag=current.etag,
+                        request=idempotency.record(key, resource=str(number)),
+                    )
+                    await self._instances.follow(function.name, function.uid)
+                    return revision
+            finally:
+                self._instances.dismiss(function, revision)
 
     async def _get_same(self, function: Function) -> Function:
         """Return the function as it now is. AbortedError if it is not the same any more."""

@@ -20,11 +20,13 @@ from skybridge_server.services import idempotency
 from skybridge_server.services.deployer import Deployer, activated, check_same
 from skybridge_server.services.engines import Engines
 from skybridge_server.services.functions import FunctionService, check_etag, first_answer
+from skybridge_server.services.instances import InstanceService
+from skybridge_server.services.limits import Limits
 from skybridge_server.services.progress import Progress, Step
 from skybridge_server.services.pulled_images import PulledImages
 from skybridge_server.services.pulling import pull
 from skybridge_server.services.requests import RequestKey
-from skybridge_server.services.rules import Limits, check_image
+from skybridge_server.services.rules import check_image
 
 log = structlog.get_logger(__name__)
 
@@ -55,12 +57,14 @@ class DeploymentService:
         engines: Engines,
         pulled_images: PulledImages,
         limits: Limits,
+        instances: InstanceService,
     ) -> None:
         self._repositories = repositories
         self._functions = functions
         self._engines = engines
         self._pulled_images = pulled_images
         self._limits = limits
+        self._instances = instances
         self._tasks: dict[asyncio.Task[Revision], _Deployment] = {}
 
     async def deploy(
@@ -112,7 +116,9 @@ class DeploymentService:
                 check_same(current, function)
                 return activated(current, revision.name.number)
 
-            return await self._functions.change(name, change, etag=etag, key=key)
+            rolled_back = await self._functions.change(name, change, etag=etag, key=key)
+            await self._instances.follow(name, function.uid)
+            return rolled_back
 
         return await idempotency.once(self._repositories.requests, key, do, first_answer)
 
@@ -155,7 +161,12 @@ class DeploymentService:
     ) -> _Deployment:
         progress = Progress()
         deployer = Deployer(
-            self._repositories, self._functions, self._engines, self._pulled_images, self._limits
+            self._repositories,
+            self._functions,
+            self._engines,
+            self._pulled_images,
+            self._limits,
+            self._instances,
         )
         task = asyncio.create_task(deployer.deploy(function, credentials, key, progress))
         self._tasks[task] = _Deployment(key, task, progress)

@@ -57,19 +57,23 @@ class ExecutionService:
         self._engines = engines
         self._delays = delays
 
-    async def execute(self, request: ExecutionRequest, *, time_left: timedelta | None) -> Execution:
-        """Execute a function and return its execution as it ended.
+    async def execute(
+        self, request: ExecutionRequest, *, time_left: timedelta | None
+    ) -> tuple[Execution, ExecutionOutput]:
+        """Execute a function and return its execution as it ended, with what it wrote.
 
         Cancelling this coroutine cancels the execution.
         """
         not_after = None if time_left is None else datetime.now(UTC) + time_left
         name, active = await self._acceptance.accept(
-            request, disconnect_grace=0.0, not_after=not_after
+            request, disconnect_grace=0.0, not_after=not_after, alone=True
         )
         if active is None:
-            return await self.get(name)
+            execution = await self.get(name)
+            return execution, await self.output(execution)
         with active.caller(not_after):
-            return await active.end()
+            execution = await active.answer()
+        return execution, active.journal.output or await self.output(execution)
 
     async def start(self, request: ExecutionRequest) -> Execution:
         """Start an execution that is bound to no caller; return it once it is stored."""
@@ -126,7 +130,9 @@ class ExecutionService:
     async def get(self, name: ExecutionName) -> Execution:
         """Return an execution. NotFoundError."""
         active = self._registry.get(name)
-        return active.journal.snapshot() if active else await self._executions.get(name)
+        if active is None:
+            return await self._executions.get(name)
+        return active.early or active.journal.snapshot()
 
     async def attempts(self, execution: Execution) -> Sequence[Attempt]:
         """Return the attempts that came before the one an execution shows."""
@@ -136,6 +142,9 @@ class ExecutionService:
         """Return what an ended execution wrote, as far as it fits in an answer."""
         if not execution.state.final:
             return ExecutionOutput(b"", truncated=False, log_tail=b"")
+        active = self._registry.get(execution.name)
+        if active is not None and active.journal.output is not None:
+            return active.journal.output  # not in the store yet
         output = tail = b""
         if execution.stdout_bytes:
             output = await self._executions.output(

@@ -26,13 +26,24 @@ class Executions(Protocol):
         ...
 
 
+class Instances(Protocol):
+    """Who keeps instances of functions."""
+
+    async def follow(self, name: FunctionName, uid: str) -> None:
+        """Keep instances of what executions of a function run now, and of nothing else."""
+        ...
+
+
 class FunctionService:
     """All functions of one server."""
 
-    def __init__(self, repositories: Repositories, executions: Executions) -> None:
+    def __init__(
+        self, repositories: Repositories, executions: Executions, instances: Instances
+    ) -> None:
         self._repositories = repositories
         self._functions = repositories.functions
         self._executions = executions
+        self._instances = instances
 
     async def create(
         self,
@@ -110,7 +121,9 @@ class FunctionService:
             state = FunctionState.ACTIVE if deployed else FunctionState.UNDEPLOYED
             return replace(function, state=state)
 
-        return await self.change(name, change, etag=etag, key=key)
+        changed = await self.change(name, change, etag=etag, key=key)
+        await self._instances.follow(name, changed.uid)
+        return changed
 
     async def delete(
         self, name: FunctionName, *, etag: str, force: bool, key: RequestKey | None
@@ -146,6 +159,7 @@ class FunctionService:
             with_schedules=force,
             request=idempotency.record(key),
         )
+        await self._instances.follow(function.name, function.uid)
 
     async def change(
         self,

@@ -3,15 +3,18 @@
 An event can be read once it is on disk, never before: what a reader has seen, a crash cannot take
 back. Writers never wait for readers. Each reader has a position of its own and is served from the
 last few events in memory, or from the store once it has fallen behind.
+
+A journal may be held: then it is stored in one write when its execution ends, and nobody knows of
+the execution before. See docs/decisions/0014-one-write-for-a-warm-execution.md.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
 
@@ -36,8 +39,10 @@ from skybridge_server.models.journal import (
     Result,
     StateChange,
 )
+from skybridge_server.models.requests import Request
 from skybridge_server.repositories.base import ExecutionRepository
 from skybridge_server.services.bell import Bell
+from skybridge_server.services.requests import ExecutionOutput
 from skybridge_server.services.retries import attempt_of
 
 UNSTORED_BYTES = 4 * MIB
@@ -47,12 +52,24 @@ BATCH_BYTES = 2 * MIB
 RECENT_BYTES = 1 * MIB
 SMALL_OUTPUT = 8 * KIB
 """Pieces of output are put together up to this size while they wait for the disk."""
+HELD_BYTES = 1 * MIB
+"""What a held journal keeps in memory; beyond, it is stored as it comes."""
 EVENT_COST = 256
 """What an event without data weighs in memory, about."""
 LOG_TAIL_BYTES = 8 * KIB
 BOTH = frozenset(OutputStream)
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What is stored together with the first events of a held journal."""
+
+    input: bytes
+    request: Request | None
+    lease: Callable[[], Lease]
+    """Takes the lease that is needed where it is stored before it has ended."""
 
 
 class Journal:
@@ -71,6 +88,9 @@ class Journal:
         self._output_limit = output_limit
         self._sequence = execution.last_sequence
         self._stored = execution.last_sequence
+        self._opening: Opening | None = None
+        """Set until a journal that was held is in the store."""
+        self._held = False
         self._unstored: list[Event] = []
         self._unstored_state: Execution | None = None
         self._unstored_bytes = 0
@@ -86,6 +106,8 @@ class Journal:
         self._written = dict(self._kept)
         self._bell = Bell()
         self.log_tail = b""
+        self.output: ExecutionOutput | None = None
+        """What an answer holds, where it was all in memory at the end."""
 
     # -- writing --------------------------------------------------------------------------------
 
@@ -94,6 +116,25 @@ class Journal:
         event = self._next(StateChange(self.execution.state, self.attempt))
         self.execution = self._shown = self._snapshot()
         return self.execution, event
+
+    def hold(self, opening: Opening) -> None:
+        """Open the journal, and store nothing of it until the end, or until it is let go."""
+        _, event = self.open()
+        self._opening, self._held = opening, True
+        self._write(event)
+
+    def let_go(self) -> None:
+        """Store a held journal, and what comes, from now on."""
+        if self._held and self._opening is not None:
+            self._held = False
+            self.execution = replace(self.execution, lease=self._opening.lease())
+            self._unstored_state = self._snapshot()
+            self._writing = asyncio.create_task(self._write_all())
+
+    @property
+    def unknown(self) -> bool:
+        """Whether the store has nothing of it."""
+        return self._opening is not None
 
     def stored(self, events: Sequence[Event]) -> None:
         """Publish events that are on disk."""
@@ -110,7 +151,8 @@ class Journal:
         self._check_transition(state)
         self.execution = replace(self.execution, state=state, **changes)  # type: ignore[arg-type]
         self._write(self._next(StateChange(state, self.attempt)))
-        self._unstored_state = self._snapshot()
+        if not self._held:
+            self._unstored_state = self._snapshot()
 
     def note(self, **changes: object) -> None:
         """Change what is stored of the execution, without an event."""
@@ -123,18 +165,33 @@ class Journal:
 
         StorageError once the store has refused something.
         """
+        if self.take_output(stream, data):
+            await self.room()
+
+    def take_output(self, stream: OutputStream, data: bytes) -> bool:
+        """Keep what the function wrote, up to its limit; True: wait for `room` before the next.
+
+        StorageError once the store has refused something.
+        """
         if self._failure is not None:
             raise self._failure
         room = self._output_limit - self._written[stream]
         offset = self._written[stream]
         self._written[stream] += len(data)
         if room <= 0:
-            return
-        data = data[:room]
+            return False
+        if len(data) > room:
+            data = data[:room]
         if stream is OutputStream.STDERR:
             self.log_tail = (self.log_tail + data)[-LOG_TAIL_BYTES:]
         if not self._lengthen_last(stream, data):
             self._write(self._next(Output(stream, offset, data)))
+        if self._held and self._unstored_bytes > HELD_BYTES:
+            self.let_go()
+        return self._unstored_bytes > UNSTORED_BYTES
+
+    async def room(self) -> None:
+        """Wait until the disk has taken enough."""
         while self._unstored_bytes > UNSTORED_BYTES:
             await self._bell.wait()
 
@@ -170,10 +227,9 @@ class Journal:
         `gap_reason` says that streams broke off, nobody knows how long before their ends.
         StorageError when the store cannot take it; the end can then be tried again.
         """
-        events = await self._last_gaps(execution.state, gap_reason, gap_in)
-        ended = self._given_back(self._snapshot(execution))
-        events.append(self._next(Result(ended)))
-        await self._append(events, ended)
+        await self._finish_writing(execution.state)
+        ended, events = self._last_events(execution, gap_reason, gap_in)
+        await self._store(events, ended)
         self._close(ended, events)
 
     async def end_attempt(
@@ -185,12 +241,19 @@ class Journal:
         gap_in: Collection[OutputStream] = BOTH,
     ) -> None:
         """Store the end of an attempt as `end` does, but with how the next one is waited for."""
-        events = await self._last_gaps(waiting.state, gap_reason, gap_in)
-        attempt = attempt_of(self._snapshot(ended))
+        await self._finish_writing(waiting.state)
+        events = self._gap_events(gap_reason, gap_in)
+        attempt = attempt_of(self._counted(ended))
         waiting = self._given_back(waiting)
         events.append(self._next(StateChange(waiting.state, waiting.attempt)))
-        await self._append(events, waiting, attempt)
+        await self._store(events, waiting, attempt)
         self._close(waiting, events)
+
+    def sealed(self, execution: Execution, gap_reason: GapReason | None) -> Execution:
+        """Return a held execution as `end` will store it, its output in memory."""
+        ended, events = self._last_events(execution, gap_reason, BOTH)
+        self.output = _output_of(events, self.log_tail, ended)
+        return ended
 
     # -- reading --------------------------------------------------------------------------------
 
@@ -207,6 +270,7 @@ class Journal:
 
     async def latest(self) -> Execution:
         """Return the execution as it is now, once that is on disk or was refused."""
+        self.let_go()
         sequence = self._sequence
         while self._stored < sequence and self._failure is None:
             await self._bell.wait()
@@ -236,17 +300,45 @@ class Journal:
 
     # -- inside ---------------------------------------------------------------------------------
 
-    async def _last_gaps(
-        self, state: ExecutionState, reason: GapReason | None, streams: Collection[OutputStream]
-    ) -> list[Event]:
-        """Return the events before the last, once all others are stored or given up."""
+    async def _finish_writing(self, state: ExecutionState) -> None:
+        """Wait until all others are stored or given up, before the last events."""
         self._check_transition(state)
-        with suppress(StorageError):  # what was refused becomes a gap
-            await self.flush()
-        self._sequence = self._stored
+        if self._writing is not None:
+            with suppress(StorageError):  # what was refused becomes a gap
+                await self.flush()
+
+    def _last_events(
+        self, execution: Execution, gap_reason: GapReason | None, gap_in: Collection[OutputStream]
+    ) -> tuple[Execution, list[Event]]:
+        """Return an execution as it ends, and the last events: those held, gaps, the result."""
+        events = self._gap_events(gap_reason, gap_in)
+        ended = self._given_back(self._counted(execution))
+        events.append(self._next(Result(ended)))
+        return ended, events
+
+    def _gap_events(
+        self, reason: GapReason | None, streams: Collection[OutputStream]
+    ) -> list[Event]:
+        """Return the events that were held, and gaps at the ends of the streams."""
+        held = self._unstored if self._held else []
+        self._sequence = held[-1].sequence if held else self._stored
+        if reason is None and not held and self._kept == self._written:
+            return []
+        kept = dict(self._kept)
+        for event in held:
+            if isinstance(event.body, Output):
+                kept[event.body.stream] += len(event.body.data)
         reasons = dict.fromkeys(streams, reason)
-        gaps = [gap for s in OutputStream if (gap := self._gap(s, reasons.get(s))) is not None]
-        return [self._next(gap) for gap in gaps]
+        gaps = (self._gap(stream, kept[stream], reasons.get(stream)) for stream in OutputStream)
+        return [*held, *(self._next(gap) for gap in gaps if gap is not None)]
+
+    def _counted(self, execution: Execution) -> Execution:
+        return replace(
+            execution,
+            last_sequence=self._sequence,
+            stdout_bytes=self._written[OutputStream.STDOUT],
+            stderr_bytes=self._written[OutputStream.STDERR],
+        )
 
     def _given_back(self, execution: Execution) -> Execution:
         """Return an execution as of the next event, without the lease."""
@@ -256,6 +348,9 @@ class Journal:
 
     def _close(self, execution: Execution, events: Sequence[Event]) -> None:
         self.execution = self._shown = execution
+        if self._held:
+            self.output = _output_of(events, self.log_tail, execution)
+            self._held, self._unstored, self._unstored_bytes = False, [], 0
         # Those who are far behind may keep this for long: they find the rest in the store.
         self._recent.clear()
         self._recent_bytes = 0
@@ -269,16 +364,11 @@ class Journal:
         if state not in TRANSITIONS[self.execution.state]:
             raise AssertionError(f"{self.execution.state.name} cannot become {state.name}")
 
-    def _snapshot(self, execution: Execution | None = None) -> Execution:
-        return replace(
-            execution or self.execution,
-            last_sequence=self._sequence,
-            stdout_bytes=self._written[OutputStream.STDOUT],
-            stderr_bytes=self._written[OutputStream.STDERR],
-        )
+    def _snapshot(self) -> Execution:
+        return self._counted(self.execution)
 
-    def _gap(self, stream: OutputStream, reason: GapReason | None) -> Gap | None:
-        kept, written = self._kept[stream], self._written[stream]
+    def _gap(self, stream: OutputStream, kept: int, reason: GapReason | None) -> Gap | None:
+        written = self._written[stream]
         if reason is not None:
             return Gap(stream, kept, None, reason)
         if kept == written:
@@ -306,19 +396,23 @@ class Journal:
         self._wake_writer()
 
     def _wake_writer(self) -> None:
-        if self._writing is None and self._failure is None:
+        if self._writing is None and self._failure is None and not self._held:
             self._writing = asyncio.create_task(self._write_all())
 
     async def _write_all(self) -> None:
         """Store what has come, and what comes meanwhile; one call at a time, so without holes."""
+        events: list[Event] = []
         try:
             while self._unstored or self._unstored_state:
                 events, state = self._batch()
-                await self._append(events, state)
+                await self._store(events, state)
                 self._shown = state or self._shown
                 self._published(events)
         except StorageError as error:
-            self._failure = error
+            if self.unknown and self._unstored_bytes <= UNSTORED_BYTES:
+                self._held, self._unstored = True, [*events, *self._unstored]  # once more, later
+            else:
+                self._failure = error
         except Exception:
             log.exception("journal broke", execution=str(self.execution.name))
             self._failure = StorageError("internal error of the server")
@@ -327,15 +421,6 @@ class Journal:
             if self._failure is not None:
                 self._unstored, self._unstored_bytes, self._unstored_state = [], 0, None
                 self._bell.ring()
-
-    async def _append(
-        self, events: Sequence[Event], state: Execution | None, attempt: Attempt | None = None
-    ) -> None:
-        """Store events; with a state that takes the lease, its epoch is ours from then on."""
-        name = self.execution.name
-        await self._repository.append(name, events, state, epoch=self._epoch, attempt=attempt)
-        if state is not None:
-            self._epoch = state.lease.epoch
 
     def _batch(self) -> tuple[list[Event], Execution | None]:
         """Take what is to be stored next; the execution's state goes with the event of it."""
@@ -350,6 +435,21 @@ class Journal:
         self._unstored_state = None
         return events, state
 
+    async def _store(
+        self, events: Sequence[Event], state: Execution | None, attempt: Attempt | None = None
+    ) -> None:
+        """Store events; with a state that takes the lease, its epoch is ours from then on."""
+        if self._opening is not None:
+            state = state or replace(self._snapshot(), last_sequence=events[-1].sequence)
+            opening = self._opening
+            await self._repository.add(state, opening.input, events, opening.request)
+            self._opening = None
+        else:
+            name = self.execution.name
+            await self._repository.append(name, events, state, epoch=self._epoch, attempt=attempt)
+        if state is not None:
+            self._epoch = state.lease.epoch
+
     def _published(self, events: Sequence[Event]) -> None:
         for event in events:
             self._unstored_bytes -= _weight(event)
@@ -362,3 +462,14 @@ class Journal:
 def _weight(event: Event) -> int:
     body = event.body
     return EVENT_COST + (len(body.data) if isinstance(body, Output) else 0)
+
+
+def _output_of(events: Sequence[Event], log_tail: bytes, ended: Execution) -> ExecutionOutput:
+    """Return what a held journal has of the output, which is all that was kept."""
+    chunks = [
+        event.body.data
+        for event in events
+        if isinstance(event.body, Output) and event.body.stream is OutputStream.STDOUT
+    ]
+    output = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    return ExecutionOutput(output, truncated=len(output) < ended.stdout_bytes, log_tail=log_tail)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from skybridge_server.models.executions import Execution
+from skybridge_server.models.names import InstanceName, RevisionName
 
 SERVER = "skybridge.server"
 FUNCTION = "skybridge.function"
 REVISION = "skybridge.revision"
 EXECUTION = "skybridge.execution"
+INSTANCE = "skybridge.instance"
 ROLE = "skybridge.role"
 
 
@@ -36,3 +38,12 @@ def container_name(execution: Execution) -> str:
     """
     name = f"skybridge-{execution.function.function}-{execution.name.execution}"
     return name if execution.attempt == 1 else f"{name}-{execution.attempt}"
+
+
+def of_instance(server_id: str, name: InstanceName, revision: RevisionName) -> dict[str, str]:
+    return {
+        SERVER: server_id,
+        FUNCTION: str(revision.function),
+        REVISION: str(revision.number),
+        INSTANCE: str(name),
+    }

@@ -14,6 +14,7 @@ from skybridge_server.errors import (
     ProtocolError,
     RuntimeUnavailableError,
     SkybridgeError,
+    StartTimeoutError,
     StorageError,
 )
 from skybridge_server.models.executions import ExecutionState, Failure, FailureReason
@@ -28,6 +29,7 @@ _REASON_OF: tuple[tuple[type[SkybridgeError], FailureReason], ...] = (
     (EntryPointError, FailureReason.ENTRY_POINT),
     (ContainerGoneError, FailureReason.CONTAINER_REMOVED),
     (StorageError, FailureReason.INTERNAL),
+    (StartTimeoutError, FailureReason.START_TIMEOUT),
     (InitError, FailureReason.INIT_ERROR),
     (ProtocolError, FailureReason.PROTOCOL_ERROR),
     (InstanceError, FailureReason.INSTANCE_DIED),
@@ -104,12 +106,37 @@ def of_exit(
     """Judge an execution whose process ended by itself, having `written` bytes to stdout."""
     failure = _failure(ended, spec, log_tail)
     if failure is None and truncated:
-        failure = Failure(
-            FailureReason.OUTPUT_LIMIT,
-            f"the function wrote {written} bytes to stdout and only the first "
-            f"{spec.resources.output_bytes} were kept: raise spec.resources.output_bytes",
-        )
+        failure = _output_limit(spec, written)
     return Outcome(failure, exit_code=ended.code, oom_killed=ended.oom_killed)
+
+
+def of_answer(
+    failure: Failure | None, spec: FunctionSpec, *, written: int, truncated: bool
+) -> Outcome:
+    """Judge an execution that an instance has answered."""
+    if failure is None and truncated:
+        failure = _output_limit(spec, written)
+    return Outcome(failure)
+
+
+def of_dead_instance(
+    error: InstanceError, ended: Exit | None, spec: FunctionSpec, *, log_tail: bytes
+) -> Outcome:
+    """Judge an execution whose instance ended, or broke the contract, before its answer."""
+    if ended is None:
+        return of_error(error)
+    failure = _failure(ended, spec, log_tail)
+    if failure is None:
+        failure = Failure(FailureReason.INSTANCE_DIED, "the instance exited before its answer")
+    return Outcome(failure, exit_code=ended.code, oom_killed=ended.oom_killed)
+
+
+def _output_limit(spec: FunctionSpec, written: int) -> Failure:
+    return Failure(
+        FailureReason.OUTPUT_LIMIT,
+        f"the function wrote {written} bytes to stdout and only the first "
+        f"{spec.resources.output_bytes} were kept: raise spec.resources.output_bytes",
+    )
 
 
 def _failure(ended: Exit, spec: FunctionSpec, log_tail: bytes) -> Failure | None:

@@ -6,7 +6,8 @@ from collections.abc import AsyncGenerator
 
 from skybridge_server.errors import ImageNotFoundError
 from skybridge_server.runtimes.base import Credentials, Image, Images, PullProgress
-from skybridge_server.services.rules import Limits, check_image
+from skybridge_server.services.limits import Limits
+from skybridge_server.services.rules import check_image
 
 
 async def pull(

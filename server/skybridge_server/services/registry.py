@@ -17,6 +17,7 @@ from skybridge_server.repositories.base import ExecutionRepository
 from skybridge_server.services.active import ActiveExecution
 from skybridge_server.services.engines import Engines
 from skybridge_server.services.launches import Launches
+from skybridge_server.services.pool.warm_runner import WarmRunner
 from skybridge_server.services.retries import Retries
 from skybridge_server.services.runner import Runner
 from skybridge_server.services.supervisor import KILL_PATIENCE
@@ -45,7 +46,7 @@ class Registry:
         self._engines = engines
         self._telemetry = telemetry
         self._retries = retries
-        self._server_id = server_id
+        self.server_id = server_id
         self._on_delay = on_delay
         self._active: dict[ExecutionName, ActiveExecution] = {}
         self._tasks: dict[ExecutionName, asyncio.Task[None]] = {}
@@ -99,24 +100,39 @@ class Registry:
         del self._active[active.name]
         active.exited()
         active.over.set()
+        active.told.set()
 
-    def launch(self, active: ActiveExecution) -> None:
-        """Run an execution that is stored; a server that stops leaves it to its next start."""
+    @property
+    def launching(self) -> bool:
+        """Whether `launch` runs what it is given."""
+        return not self._closing
+
+    def launch(self, active: ActiveExecution, after: Callable[[], None] = lambda: None) -> None:
+        """Run an execution, and call `after` its end; see `launching`.
+
+        A server that stops leaves what is stored to its next start.
+        """
         if self._closing:
             return
-        runner = Runner(active, self._engines, self._executions, self._retries, self._server_id)
+        warm = active.revision.spec.contract.kind.warm
+        kind = WarmRunner if warm else Runner
+        runner = kind(active, self._engines, self._executions, self._retries, self.server_id)
         self._active[active.name] = active
-        self._owned.add(str(active.name))
-        self._tasks[active.name] = asyncio.create_task(self._run(active, runner))
+        if not warm:
+            self._owned.add(str(active.name))
+        self._tasks[active.name] = asyncio.create_task(self._run(active, runner, after))
         for listener in self._listeners:
             listener.add(active)
         for arrived in self._arrivals.get(active.name, ()):
             arrived.set()
 
-    async def _run(self, active: ActiveExecution, runner: Runner) -> None:
+    async def _run(
+        self, active: ActiveExecution, runner: Runner, after: Callable[[], None]
+    ) -> None:
         try:
             await runner.run()
-            self._note_end(active.journal.execution)
+            if active.refused is None:
+                self._note_end(active.journal.execution)
         except LeaseLostError as error:
             active.handed_over = True
             log.warning("execution is in other hands", detail=error.message)
@@ -124,6 +140,7 @@ class Registry:
             log.exception("execution not settled", execution=str(active.name))
         finally:
             self.forget(active)
+            after()
             try:
                 if not active.handed_over:
                     await runner.clean_up()

@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from skybridge_server.models.executions import NO_ENVELOPE, Envelope
 from skybridge_server.models.functions import FunctionSpec
 from skybridge_server.models.journal import Gap, Output, OutputStream
 from skybridge_server.models.names import ExecutionName, FunctionName
@@ -53,6 +54,8 @@ class ExecutionRequest:
     """Whether no caller waits for it, so that the server tries again what fails."""
     start_time: datetime | None = None
     """When to start it; now if that has passed."""
+    envelope: Envelope = NO_ENVELOPE
+    """What goes with the input."""
 
 
 @dataclass(frozen=True, slots=True)

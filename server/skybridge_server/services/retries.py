@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from skybridge_server.models.executions import (
+    NO_ENVELOPE,
     Attempt,
     Execution,
     ExecutionState,
@@ -48,6 +49,8 @@ class Retries:
             usage=Usage(),
             start_time=None,
             end_time=None,
+            instance="",
+            answered=NO_ENVELOPE,
         )
 
 

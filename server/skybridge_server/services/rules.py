@@ -7,11 +7,9 @@ wrong at once. Paths are those of the proto.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
-from types import TracebackType
-from typing import Self
 
 from skybridge_server.contracts.stdio import MAX_ENV_INPUT_BYTES
 from skybridge_server.errors import FailedPreconditionError, FieldViolation, InvalidArgumentError
@@ -29,9 +27,11 @@ from skybridge_server.models.functions import (
     Timeouts,
 )
 from skybridge_server.models.retries import WANTED, RetryPolicy
-from skybridge_server.services import images
+from skybridge_server.services import images, warm_rules
 from skybridge_server.services.images import ImageReference
+from skybridge_server.services.limits import Limits
 from skybridge_server.services.requests import ExecutionRequest, FunctionDraft
+from skybridge_server.services.violations import Violations, check_between
 
 MAX_DESCRIPTION_LENGTH = 1024
 MAX_LABELS = 64
@@ -60,60 +60,6 @@ _DAY = timedelta(days=1)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _CONTROL_IN_TEXT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _OPERATOR = "see GetSystemInfo for the operator's limits"
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What the operator allows. Sizes in bytes."""
-
-    max_memory_bytes: int
-    max_cpu_millis: int
-    max_pids: int
-    max_tmp_bytes: int
-    max_output_bytes: int
-    max_execution_timeout: timedelta
-    max_concurrent_executions: int
-    max_queued_executions: int
-    runtimes: tuple[str, ...]
-    """Names of the runtimes; the first is the one of functions that ask for none."""
-    max_input_bytes: int = 3 * MIB
-    request_retention: timedelta = _DAY
-    """How long a request id is remembered, and so how late a due time may fire."""
-    allowed_images: tuple[str, ...] = ()
-    """Patterns, see `images.refusal`; empty allows every image."""
-    require_digest: bool = False
-    allow_root: bool = False
-    allow_writable_root: bool = False
-    allowed_oci_runtimes: tuple[str, ...] = ()
-
-
-class Violations:
-    """Collects wrong fields. As a context manager, raises what it has collected at its end."""
-
-    def __init__(self) -> None:
-        self._found: list[FieldViolation] = []
-
-    def add(self, field: str, description: str) -> None:
-        self._found.append(FieldViolation(field, description))
-
-    def raise_if_any(self) -> None:
-        if self._found:
-            raise InvalidArgumentError(*self._found)
-
-    def __iter__(self) -> Iterator[FieldViolation]:
-        return iter(self._found)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if error is None:
-            self.raise_if_any()
 
 
 def default_spec(limits: Limits) -> FunctionSpec:
@@ -157,6 +103,7 @@ def check_spec(spec: FunctionSpec, limits: Limits, wrong: Violations, prefix: st
     _check_resources(spec.resources, limits, f"{prefix}.resources", wrong)
     _check_timeouts(spec.timeouts, limits, f"{prefix}.timeouts", wrong)
     _check_scaling(spec.scaling, f"{prefix}.scaling", wrong)
+    warm_rules.check(spec, limits, prefix, wrong)
     _check_isolation(spec.isolation, limits, f"{prefix}.isolation", wrong)
     check_runtime(spec.runtime, limits, f"{prefix}.runtime", wrong)
     _check_retention(spec.retention, f"{prefix}.retention", wrong)
@@ -234,6 +181,7 @@ def check_execution(
     if request.timeout is not None and request.timeout < _MILLISECOND:
         wrong.add(f"{prefix}options.timeout", "must be at least 1 ms")
     check_labels(request.labels, f"{prefix}options.labels", wrong)
+    warm_rules.check_envelope(request.envelope, f"{prefix}options", wrong)
     if request.traceparent and not TRACEPARENT.fullmatch(request.traceparent):
         wrong.add(
             f"{prefix}options.traceparent",
@@ -241,10 +189,13 @@ def check_execution(
         )
 
 
-def check_contract_input(input_: bytes, contract: Contract, wrong: Violations) -> None:
+def check_contract_input(request: ExecutionRequest, contract: Contract, wrong: Violations) -> None:
     """Check an input against the contract of the function that shall take it."""
-    if contract.input is not InputMode.ENV:
+    if not contract.kind.warm:
+        warm_rules.refuse_envelope(request.envelope, wrong)
+    if contract.kind.warm or contract.input is not InputMode.ENV:
         return
+    input_ = request.input
     if len(input_) > MAX_ENV_INPUT_BYTES:
         wrong.add(
             "input",
@@ -257,14 +208,6 @@ def check_contract_input(input_: bytes, contract: Contract, wrong: Violations) -
             "must be UTF-8 text without NUL: the function takes it in SKYBRIDGE_INPUT;"
             " set spec.contract.input to STDIN for other bytes",
         )
-
-
-def check_between(
-    value: timedelta, low: timedelta, high: timedelta, field: str, wrong: Violations
-) -> None:
-    """Check that a duration is in [low, high]."""
-    if not low <= value <= high:
-        wrong.add(field, f"must be between {_text(low)} and {_text(high)}, is {_text(value)}")
 
 
 def _check_image(reference: str, limits: Limits, field: str, wrong: Violations) -> None:
@@ -433,7 +376,3 @@ def _is_text(data: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def _text(duration: timedelta) -> str:
-    return f"{duration.total_seconds():.6f}".rstrip("0").rstrip(".") + " s"

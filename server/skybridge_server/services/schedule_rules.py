@@ -9,13 +9,9 @@ from skybridge_server.models.functions import KIB
 from skybridge_server.models.names import ScheduleName
 from skybridge_server.models.schedules import ScheduleOptions, ScheduleSpec
 from skybridge_server.services import due_times
-from skybridge_server.services.rules import (
-    MAX_LABELS,
-    Limits,
-    Violations,
-    check_between,
-    check_labels,
-)
+from skybridge_server.services.limits import Limits
+from skybridge_server.services.rules import MAX_LABELS, check_labels
+from skybridge_server.services.violations import Violations, check_between
 
 MAX_INPUT_BYTES = 256 * KIB
 MAX_CRON_LENGTH = 256

@@ -22,7 +22,7 @@ from skybridge_server.services import due_times
 from skybridge_server.services.alarm import FIRST_RETRY, LAST_RETRY, Alarm
 from skybridge_server.services.clock import Clock
 from skybridge_server.services.firing import Firing
-from skybridge_server.services.rules import Limits
+from skybridge_server.services.limits import Limits
 
 BATCH = 100
 """Schedules that are dealt with at once."""

@@ -10,6 +10,7 @@ from skybridge_server.errors import SkybridgeError
 from skybridge_server.runtimes.base import ContainerRecord, Containers
 from skybridge_server.services import labels
 from skybridge_server.services.engines import Engines
+from skybridge_server.services.pool.pool import Pool
 from skybridge_server.services.registry import Registry
 
 INTERVAL = 60.0
@@ -21,8 +22,9 @@ log = structlog.get_logger(__name__)
 class Sweeper:
     """Goes over the engines now and then."""
 
-    def __init__(self, registry: Registry, engines: Engines, server_id: str) -> None:
+    def __init__(self, registry: Registry, pool: Pool, engines: Engines, server_id: str) -> None:
         self._registry = registry
+        self._pool = pool
         self._engines = engines
         self._server_id = server_id
         self._due = asyncio.Event()
@@ -40,7 +42,7 @@ class Sweeper:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def sweep(self) -> int:
-        """Remove our containers whose execution has ended; return how many."""
+        """Remove our containers whose execution or instance has ended; return how many."""
         ready = [status.name for status in self._engines.status() if status.ready]
         return sum([await self._sweep_engine(name) for name in ready])
 
@@ -64,10 +66,13 @@ class Sweeper:
         except SkybridgeError as error:
             log.warning("containers not listed", runtime=name, detail=error.message)
             return 0
-        unknown = [
-            r for r in records if not self._registry.owns(r.labels.get(labels.EXECUTION, ""))
-        ]
+        unknown = [record for record in records if not self._known(record)]
         return sum([await _remove(containers, record) for record in unknown])
+
+    def _known(self, record: ContainerRecord) -> bool:
+        execution = record.labels.get(labels.EXECUTION, "")
+        instance = record.labels.get(labels.INSTANCE, "")
+        return self._registry.owns(execution) or self._pool.owns(instance)
 
 
 async def _remove(containers: Containers, record: ContainerRecord) -> bool:

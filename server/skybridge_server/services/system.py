@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from skybridge_server.models.functions import ContractKind
 from skybridge_server.services.engines import Engines, RuntimeStatus
-from skybridge_server.services.rules import Limits
+from skybridge_server.services.limits import Limits
 from skybridge_server.services.slots import Slots
 
 

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from skybridge_server.models.executions import Execution
+from skybridge_server.models.instances import InstanceState
+from skybridge_server.services.pool.pool import Pool
 from skybridge_server.services.slots import Slots
 
 _BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
@@ -13,7 +20,7 @@ _BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 
 class Telemetry:
     """The metrics of executions."""
 
-    def __init__(self, registry: CollectorRegistry, slots: Slots) -> None:
+    def __init__(self, registry: CollectorRegistry, slots: Slots, pool: Pool) -> None:
         self._executions = Counter(
             "skybridge_executions",
             "Executions that have ended.",
@@ -26,9 +33,15 @@ class Telemetry:
             ["function"],
             registry=registry,
         )
+        self._warm_starts = Counter(
+            "skybridge_warmstarts",
+            "Executions that ran on an instance that was there.",
+            ["function"],
+            registry=registry,
+        )
         self._phases = Histogram(
             "skybridge_execution_phase_duration_seconds",
-            "Time that executions spent queued, starting, running, and in all.",
+            "Time that executions spent queued, starting, initialising, running, and in all.",
             ["function", "phase"],
             buckets=_BUCKETS,
             registry=registry,
@@ -41,6 +54,12 @@ class Telemetry:
             "skybridge_executions_queued", "Executions that wait now.", registry=registry
         )
         queued.set_function(lambda: slots.queued)
+        instances = Gauge(
+            "skybridge_instances", "Instances by state.", ["state"], registry=registry
+        )
+        for state in InstanceState:
+            instances.labels(state.name).set_function(partial(_count, pool, state))
+        registry.register(_PoolCounts(pool))
 
     def ended(self, execution: Execution) -> None:
         """Count an execution that has ended."""
@@ -49,8 +68,31 @@ class Telemetry:
         self._executions.labels(function, execution.state.name, reason).inc()
         if execution.cold_start:
             self._cold_starts.labels(function).inc()
+        elif execution.instance:
+            self._warm_starts.labels(function).inc()
         timings = execution.timings
-        for phase in ("queue", "start", "run", "total"):
+        for phase in ("queue", "start", "init", "run", "total"):
             length = getattr(timings, phase)
             if length is not None:
                 self._phases.labels(function, phase).observe(length.total_seconds())
+
+
+def _count(pool: Pool, state: InstanceState) -> float:
+    return sum(instance.state is state for instance in pool)
+
+
+class _PoolCounts(Collector):
+    """What the pool counts by itself."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        yield CounterMetricFamily(
+            "skybridge_instance_starts", "Instances that were started.", self._pool.starts
+        )
+        yield CounterMetricFamily(
+            "skybridge_instance_evictions",
+            "Idle instances that made room for another function.",
+            self._pool.evictions,
+        )

@@ -34,7 +34,7 @@ from skybridge_server.models.journal import (
 )
 from skybridge_server.models.names import ExecutionName, FunctionName
 from skybridge_server.services.requests import ExecutionOutput, Heartbeat, InputAck, LogEntry
-from skybridge_server.services.rules import Violations
+from skybridge_server.services.violations import Violations
 
 NAME = ExecutionName("default", "01890a5d-ac96-774b-bcce-b302099a8057")
 NOW = datetime(2026, 1, 31, 12, 30, 15, 123456, tzinfo=UTC)

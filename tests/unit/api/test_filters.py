@@ -13,7 +13,8 @@ from skybridge_server.api.filters import execution_query, function_query
 from skybridge_server.models.executions import ExecutionState
 from skybridge_server.models.functions import FunctionState
 from skybridge_server.models.paging import ExecutionQuery, FunctionQuery, LabelFilter
-from skybridge_server.services.rules import LABEL_KEY, Violations
+from skybridge_server.services.rules import LABEL_KEY
+from skybridge_server.services.violations import Violations
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ from skybridge_server.models.functions import (
 )
 from skybridge_server.models.names import FunctionName, RevisionName
 from skybridge_server.models.retries import USUAL, RetryPolicy
-from skybridge_server.services.rules import Violations
+from skybridge_server.services.violations import Violations
 
 DEFAULTS = FunctionSpec(image="", runtime="docker")
 HELLO = FunctionName("default", "hello")
@@ -135,7 +135,7 @@ def test_zero_that_was_meant_is_kept() -> None:
 @pytest.mark.parametrize(
     ("spec", "field"),
     [
-        ({"contract": {"kind": 2}}, "contract.kind"),
+        ({"contract": {"kind": 9}}, "contract.kind"),
         ({"contract": {"input": 9}}, "contract.input"),
         ({"network": -1}, "network"),
         ({"pull_policy": 4}, "pull_policy"),

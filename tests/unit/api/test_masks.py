@@ -21,7 +21,7 @@ from skybridge_server.models.functions import (
 )
 from skybridge_server.models.retries import RetryPolicy
 from skybridge_server.services.requests import FunctionDraft
-from skybridge_server.services.rules import Violations
+from skybridge_server.services.violations import Violations
 
 DEFAULTS = FunctionSpec(image="", runtime="docker")
 SPEC = FunctionSpec(

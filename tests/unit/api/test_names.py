@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from skybridge_server.api import names
 from skybridge_server.models.names import ID_PATTERN, ExecutionName, FunctionName, RevisionName
-from skybridge_server.services.rules import Violations
+from skybridge_server.services.violations import Violations
 
 UUID = "01890a5d-ac96-774b-bcce-b302099a8057"
 HELLO = FunctionName("default", "hello")

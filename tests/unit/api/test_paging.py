@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from skybridge_server.api import paging
 from skybridge_server.models.paging import Cursor, Page, PageRequest
-from skybridge_server.services.rules import Violations
+from skybridge_server.services.violations import Violations
 
 SCOPE = ("ListFunctions", "default", "", "")
 

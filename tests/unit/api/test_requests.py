@@ -10,7 +10,7 @@ from skybridge.faas.v1 import function_pb2
 from skybridge.faas.v1 import function_service_pb2 as pb
 from skybridge_server.api.requests import request_key
 from skybridge_server.services.requests import RequestKey
-from skybridge_server.services.rules import Violations
+from skybridge_server.services.violations import Violations
 
 ID = "01890a5d-ac96-774b-bcce-b302099a8057"
 OF_VERSION_1 = "f7da51ce-e75f-11f1-9bce-02fc00000001"

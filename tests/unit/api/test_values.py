@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from skybridge.faas.v1 import execution_service_pb2 as pb
 from skybridge_server.api.convert import values
 from skybridge_server.models.functions import Network
-from skybridge_server.services.rules import Violations
+from skybridge_server.services.violations import Violations
 
 DAY = timedelta(days=1)
 LONGEST = timedelta(seconds=315_576_000_000)

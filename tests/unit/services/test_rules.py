@@ -26,8 +26,9 @@ from skybridge_server.models.functions import (
 from skybridge_server.models.names import FunctionName
 from skybridge_server.models.retries import RetryPolicy
 from skybridge_server.services import rules
+from skybridge_server.services.limits import Limits
 from skybridge_server.services.requests import ExecutionRequest, FunctionDraft
-from skybridge_server.services.rules import Limits, Violations
+from skybridge_server.services.violations import Violations
 from tests.limits import LIMITS
 
 SPEC = FunctionSpec(image="busybox:1", runtime="docker")
@@ -111,10 +112,14 @@ def test_no_operator_may_allow_more_than_a_day() -> None:
 
 @pytest.mark.parametrize(("name", "high"), [("max_concurrency", 1000), ("max_queue_depth", 10**6)])
 def test_scaling(name: str, high: int) -> None:
+    def scaling(value: int) -> Scaling:
+        changes: dict[str, Any] = {name: value}
+        return replace(Scaling(), **changes)
+
     for right in (0, high):
-        assert wrong_in_spec(scaling=replace(Scaling(), **{name: right})) == []
+        assert wrong_in_spec(scaling=scaling(right)) == []
     for bad in (-1, high + 1):
-        found = wrong_in_spec(scaling=replace(Scaling(), **{name: bad}))
+        found = wrong_in_spec(scaling=scaling(bad))
         assert found == [f"spec.scaling.{name}"]
 
 
@@ -341,5 +346,6 @@ def test_executions(changes: dict[str, Any], fields: list[str]) -> None:
 )
 def test_input_that_a_contract_can_take(input_: bytes, mode: InputMode, right: bool) -> None:
     wrong = Violations()
-    rules.check_contract_input(input_, Contract(input=mode), wrong)
+    request = ExecutionRequest(FunctionName("default", "f"), input_)
+    rules.check_contract_input(request, Contract(input=mode), wrong)
     assert [violation.field for violation in wrong] == ([] if right else ["input"])

@@ -52,7 +52,7 @@ async def for_ever(_: FakeProcess) -> int:
     return 0
 
 
-async def deploy_for_ever(world: World, **scaling: int) -> None:
+async def deploy_for_ever(world: World, **scaling: Any) -> None:
     """Deploy a function that runs until it is stopped."""
     timeouts = Timeouts(queue=timedelta(hours=1), execution=timedelta(hours=1))
     await world.deployed(program=for_ever, timeouts=timeouts, scaling=Scaling(**scaling))

@@ -52,7 +52,7 @@ async def test_load(world: World) -> None:
     assert (sample(world, "executions_running"), sample(world, "executions_queued")) == (1, 2)
     info = world.services.system.info()
     assert (info.running_executions, info.queued_executions) == (1, 2)
-    assert info.contracts == (ContractKind.STDIO,)
+    assert info.contracts == tuple(ContractKind)
     assert info.default_runtime == "docker"
     (status,) = await world.services.system.runtimes()
     assert (status.name, status.ready) == ("docker", True)

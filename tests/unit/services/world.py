@@ -30,8 +30,8 @@ from skybridge_server.services.active import ActiveExecution
 from skybridge_server.services.clock import Clock
 from skybridge_server.services.engines import Engines
 from skybridge_server.services.journal import Journal
+from skybridge_server.services.limits import Limits
 from skybridge_server.services.requests import ExecutionRequest, FunctionDraft, RequestKey
-from skybridge_server.services.rules import Limits
 from tests.fakes.repositories import FakeRepositories
 from tests.fakes.runtime import IMAGE, FakeRuntime, Gate, Program
 from tests.limits import LIMITS
@@ -95,7 +95,8 @@ class World:
         self, name: FunctionName = HELLO, *, time_left: timedelta | None = None, **fields: Any
     ) -> Execution:
         request = ExecutionRequest(name, **fields)
-        return await self.services.executions.execute(request, time_left=time_left)
+        execution, _ = await self.services.executions.execute(request, time_left=time_left)
+        return execution
 
     async def ended(self, name: ExecutionName) -> Execution:
         """Wait for the end of an execution, and look whether its journal keeps the rules."""

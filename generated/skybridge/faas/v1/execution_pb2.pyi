@@ -32,9 +32,9 @@ class _ExecutionStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Execut
     EXECUTION_STATE_QUEUED: _ExecutionState.ValueType  # 1
     """Accepted, waits for a place or for its time; see `not_before`."""
     EXECUTION_STATE_STARTING: _ExecutionState.ValueType  # 2
-    """Its container is being made."""
+    """Its container is being made, or an instance for it."""
     EXECUTION_STATE_RUNNING: _ExecutionState.ValueType  # 3
-    """Its process runs."""
+    """Its process runs, or an instance works on it."""
     EXECUTION_STATE_CANCELLING: _ExecutionState.ValueType  # 4
     """It was told to stop."""
     EXECUTION_STATE_SUCCEEDED: _ExecutionState.ValueType  # 5
@@ -54,9 +54,9 @@ EXECUTION_STATE_UNSPECIFIED: ExecutionState.ValueType  # 0
 EXECUTION_STATE_QUEUED: ExecutionState.ValueType  # 1
 """Accepted, waits for a place or for its time; see `not_before`."""
 EXECUTION_STATE_STARTING: ExecutionState.ValueType  # 2
-"""Its container is being made."""
+"""Its container is being made, or an instance for it."""
 EXECUTION_STATE_RUNNING: ExecutionState.ValueType  # 3
-"""Its process runs."""
+"""Its process runs, or an instance works on it."""
 EXECUTION_STATE_CANCELLING: ExecutionState.ValueType  # 4
 """It was told to stop."""
 EXECUTION_STATE_SUCCEEDED: ExecutionState.ValueType  # 5
@@ -257,6 +257,26 @@ class Execution(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class HeadersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     FUNCTION_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
@@ -277,6 +297,10 @@ class Execution(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    CONTENT_TYPE_FIELD_NUMBER: _builtins.int
+    HEADERS_FIELD_NUMBER: _builtins.int
+    HTTP_STATUS_FIELD_NUMBER: _builtins.int
     REQUESTED_START_TIME_FIELD_NUMBER: _builtins.int
     NOT_BEFORE_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
@@ -311,7 +335,15 @@ class Execution(_message.Message):
     code, timings, usage and failure are of this attempt.
     """
     cold_start: _builtins.bool
-    """Whether a container was started for this execution."""
+    """Whether a container was started for this execution; false when it ran on an
+    instance that was there.
+    """
+    instance: _builtins.str
+    """Name of the instance that it ran on; empty with STDIO."""
+    content_type: _builtins.str
+    """HTTP: media type of the output; empty where the function named none."""
+    http_status: _builtins.int
+    """HTTP: status of the function's answer; 0 when there was none."""
     @_builtins.property
     def failure(self) -> Global___Failure:
         """Why it did not succeed; set in FAILED, TIMED_OUT and CANCELLED."""
@@ -339,6 +371,12 @@ class Execution(_message.Message):
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """When it ended; unset while it has not."""
+
+    @_builtins.property
+    def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """HTTP: headers of the function's answer, with names in lower case. Those that
+        concern the connection alone are left out.
+        """
 
     @_builtins.property
     def requested_start_time(self) -> _timestamp_pb2.Timestamp:
@@ -377,13 +415,17 @@ class Execution(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        instance: _builtins.str = ...,
+        content_type: _builtins.str = ...,
+        headers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        http_status: _builtins.int = ...,
         requested_start_time: _timestamp_pb2.Timestamp | None = ...,
         not_before: _timestamp_pb2.Timestamp | None = ...,
         attempts: _abc.Iterable[Global___Attempt] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "create_time", b"create_time", "end_time", b"end_time", "exit_code", b"exit_code", "failure", b"failure", "not_before", b"not_before", "requested_start_time", b"requested_start_time", "start_time", b"start_time", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "attempt", b"attempt", "attempts", b"attempts", "cold_start", b"cold_start", "create_time", b"create_time", "end_time", b"end_time", "exit_code", b"exit_code", "failure", b"failure", "function", b"function", "labels", b"labels", "last_sequence", b"last_sequence", "log_tail", b"log_tail", "name", b"name", "not_before", b"not_before", "output", b"output", "output_truncated", b"output_truncated", "requested_start_time", b"requested_start_time", "revision", b"revision", "start_time", b"start_time", "state", b"state", "stderr_bytes", b"stderr_bytes", "stdout_bytes", b"stdout_bytes", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "attempt", b"attempt", "attempts", b"attempts", "cold_start", b"cold_start", "content_type", b"content_type", "create_time", b"create_time", "end_time", b"end_time", "exit_code", b"exit_code", "failure", b"failure", "function", b"function", "headers", b"headers", "http_status", b"http_status", "instance", b"instance", "labels", b"labels", "last_sequence", b"last_sequence", "log_tail", b"log_tail", "name", b"name", "not_before", b"not_before", "output", b"output", "output_truncated", b"output_truncated", "requested_start_time", b"requested_start_time", "revision", b"revision", "start_time", b"start_time", "state", b"state", "stderr_bytes", b"stderr_bytes", "stdout_bytes", b"stdout_bytes", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
@@ -509,6 +551,7 @@ class Timings(_message.Message):
     START_FIELD_NUMBER: _builtins.int
     RUN_FIELD_NUMBER: _builtins.int
     TOTAL_FIELD_NUMBER: _builtins.int
+    INIT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def queue(self) -> _duration_pb2.Duration:
         """Waiting for a place, since the execution, or its next attempt, could start."""
@@ -519,11 +562,19 @@ class Timings(_message.Message):
 
     @_builtins.property
     def run(self) -> _duration_pb2.Duration:
-        """Running, from the start of the process to its end."""
+        """Running, from the start of the process, or from when an instance took it, to
+        its end.
+        """
 
     @_builtins.property
     def total(self) -> _duration_pb2.Duration:
         """From acceptance, or the time of a delayed start, to end."""
+
+    @_builtins.property
+    def init(self) -> _duration_pb2.Duration:
+        """HTTP and LAMBDA, for a cold start: from the start of the instance's process
+        until it was ready.
+        """
 
     def __init__(
         self,
@@ -532,10 +583,11 @@ class Timings(_message.Message):
         start: _duration_pb2.Duration | None = ...,
         run: _duration_pb2.Duration | None = ...,
         total: _duration_pb2.Duration | None = ...,
+        init: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["queue", b"queue", "run", b"run", "start", b"start", "total", b"total"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["init", b"init", "queue", b"queue", "run", b"run", "start", b"start", "total", b"total"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["queue", b"queue", "run", b"run", "start", b"start", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["init", b"init", "queue", b"queue", "run", b"run", "start", b"start", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -50,6 +50,38 @@ FUNCTION_STATE_DISABLED: FunctionState.ValueType  # 3
 """Switched off by DisableFunction: new executions are FAILED_PRECONDITION."""
 Global___FunctionState: _TypeAlias = FunctionState  # noqa: Y015
 
+class _Durability:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DurabilityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Durability.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DURABILITY_UNSPECIFIED: _Durability.ValueType  # 0
+    """Not set: COMMITTED."""
+    DURABILITY_COMMITTED: _Durability.ValueType  # 1
+    """Once the execution, its journal and its result are on disk."""
+    DURABILITY_DEFERRED: _Durability.ValueType  # 2
+    """At once; what there is to keep is on disk within 50 ms. A server that
+    crashes in that time forgets executions that were already answered: they are
+    in no list, count or log, and a repeat of their `request_id` runs again.
+    """
+
+class Durability(_Durability, metaclass=_DurabilityEnumTypeWrapper):
+    """When ExecuteFunction may answer an execution on an instance that was ready.
+    What StartExecution and the streaming calls acknowledge is always on disk.
+    """
+
+DURABILITY_UNSPECIFIED: Durability.ValueType  # 0
+"""Not set: COMMITTED."""
+DURABILITY_COMMITTED: Durability.ValueType  # 1
+"""Once the execution, its journal and its result are on disk."""
+DURABILITY_DEFERRED: Durability.ValueType  # 2
+"""At once; what there is to keep is on disk within 50 ms. A server that
+crashes in that time forgets executions that were already answered: they are
+in no list, count or log, and a repeat of their `request_id` runs again.
+"""
+Global___Durability: _TypeAlias = Durability  # noqa: Y015
+
 class _ContractKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -62,6 +94,14 @@ class _ContractKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Contract
     """A process per execution: input on stdin, output on stdout, log on stderr,
     and the exit code is the verdict.
     """
+    CONTRACT_KIND_HTTP: _ContractKind.ValueType  # 2
+    """A web server that is kept: each execution is a POST of its input to it, the
+    body of the response is the output. A status of 400 or more is a failure.
+    """
+    CONTRACT_KIND_LAMBDA: _ContractKind.ValueType  # 3
+    """A program with an AWS Lambda runtime interface client that is kept: it asks
+    the server of AWS_LAMBDA_RUNTIME_API for one event after the other.
+    """
 
 class ContractKind(_ContractKind, metaclass=_ContractKindEnumTypeWrapper):
     """The contracts between Skybridge and a function. Values may be added."""
@@ -71,6 +111,14 @@ CONTRACT_KIND_UNSPECIFIED: ContractKind.ValueType  # 0
 CONTRACT_KIND_STDIO: ContractKind.ValueType  # 1
 """A process per execution: input on stdin, output on stdout, log on stderr,
 and the exit code is the verdict.
+"""
+CONTRACT_KIND_HTTP: ContractKind.ValueType  # 2
+"""A web server that is kept: each execution is a POST of its input to it, the
+body of the response is the output. A status of 400 or more is a failure.
+"""
+CONTRACT_KIND_LAMBDA: ContractKind.ValueType  # 3
+"""A program with an AWS Lambda runtime interface client that is kept: it asks
+the server of AWS_LAMBDA_RUNTIME_API for one event after the other.
 """
 Global___ContractKind: _TypeAlias = ContractKind  # noqa: Y015
 
@@ -101,6 +149,38 @@ INPUT_MODE_ENV: InputMode.ValueType  # 2
 to 96 KiB of text without NUL.
 """
 Global___InputMode: _TypeAlias = InputMode  # noqa: Y015
+
+class _Reuse:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReuseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reuse.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REUSE_UNSPECIFIED: _Reuse.ValueType  # 0
+    """Not set: ALLOWED."""
+    REUSE_ALLOWED: _Reuse.ValueType  # 1
+    """One after the other: files in /tmp, variables and threads of one execution
+    are there in the next.
+    """
+    REUSE_NEVER: _Reuse.ValueType  # 2
+    """Never: each execution has an instance of its own, started ahead where
+    `min_instances` asks for it.
+    """
+
+class Reuse(_Reuse, metaclass=_ReuseEnumTypeWrapper):
+    """Whether an instance takes more than one execution."""
+
+REUSE_UNSPECIFIED: Reuse.ValueType  # 0
+"""Not set: ALLOWED."""
+REUSE_ALLOWED: Reuse.ValueType  # 1
+"""One after the other: files in /tmp, variables and threads of one execution
+are there in the next.
+"""
+REUSE_NEVER: Reuse.ValueType  # 2
+"""Never: each execution has an instance of its own, started ahead where
+`min_instances` asks for it.
+"""
+Global___Reuse: _TypeAlias = Reuse  # noqa: Y015
 
 class _Network:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -304,6 +384,7 @@ class FunctionSpec(_message.Message):
     RUNTIME_FIELD_NUMBER: _builtins.int
     RETENTION_FIELD_NUMBER: _builtins.int
     RETRY_POLICY_FIELD_NUMBER: _builtins.int
+    DURABILITY_FIELD_NUMBER: _builtins.int
     image: _builtins.str
     """Required. Image reference, by tag or digest, such as `busybox:1.36` or
     `ghcr.io/acme/resize@sha256:...`; at most 512 characters.
@@ -318,6 +399,8 @@ class FunctionSpec(_message.Message):
     """Name of the runtime (container engine) that runs the function, see
     ListRuntimes. Default: the server's FAAS_DEFAULT_RUNTIME.
     """
+    durability: Global___Durability.ValueType
+    """HTTP and LAMBDA: when ExecuteFunction may answer. Default: COMMITTED."""
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Replaces the image's ENTRYPOINT, and its CMD too; at most 128 items of
@@ -384,10 +467,11 @@ class FunctionSpec(_message.Message):
         runtime: _builtins.str = ...,
         retention: Global___Retention | None = ...,
         retry_policy: Global___RetryPolicy | None = ...,
+        durability: Global___Durability.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["contract", b"contract", "isolation", b"isolation", "resources", b"resources", "retention", b"retention", "retry_policy", b"retry_policy", "scaling", b"scaling", "timeouts", b"timeouts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "command", b"command", "contract", b"contract", "env", b"env", "image", b"image", "isolation", b"isolation", "network", b"network", "pull_policy", b"pull_policy", "resources", b"resources", "retention", b"retention", "retry_policy", b"retry_policy", "runtime", b"runtime", "scaling", b"scaling", "timeouts", b"timeouts", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "command", b"command", "contract", b"contract", "durability", b"durability", "env", b"env", "image", b"image", "isolation", b"isolation", "network", b"network", "pull_policy", b"pull_policy", "resources", b"resources", "retention", b"retention", "retry_policy", b"retry_policy", "runtime", b"runtime", "scaling", b"scaling", "timeouts", b"timeouts", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -401,19 +485,38 @@ class Contract(_message.Message):
 
     KIND_FIELD_NUMBER: _builtins.int
     INPUT_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    HEALTH_PATH_FIELD_NUMBER: _builtins.int
     kind: Global___ContractKind.ValueType
     """Which contract. Default: STDIO."""
     input: Global___InputMode.ValueType
     """STDIO: where the input stands. Default: STDIN."""
+    port: _builtins.int
+    """HTTP: port on which the function listens, told to it as PORT; 1 to 65,535.
+    Default: 8080.
+    """
+    path: _builtins.str
+    """HTTP: path, and perhaps query, to which input is posted; starts with `/`, at
+    most 2,048 printable characters of ASCII. Default: `/`.
+    """
+    health_path: _builtins.str
+    """HTTP: path that answers GET with a status of 200 to 399 once an instance is
+    ready; written as `path` is. Default: empty, an instance is ready as soon as
+    it listens.
+    """
     def __init__(
         self,
         *,
         kind: Global___ContractKind.ValueType = ...,
         input: Global___InputMode.ValueType = ...,
+        port: _builtins.int = ...,
+        path: _builtins.str = ...,
+        health_path: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "kind", b"kind"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["health_path", b"health_path", "input", b"input", "kind", b"kind", "path", b"path", "port", b"port"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -474,13 +577,16 @@ class Timeouts(_message.Message):
     START_FIELD_NUMBER: _builtins.int
     EXECUTION_FIELD_NUMBER: _builtins.int
     SHUTDOWN_GRACE_FIELD_NUMBER: _builtins.int
+    IDLE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def queue(self) -> _duration_pb2.Duration:
         """Waiting for a free place; 1 ms to 24 h. Default: 5 min."""
 
     @_builtins.property
     def start(self) -> _duration_pb2.Duration:
-        """Creating and starting the container; 100 ms to 1 h. Default: 60 s."""
+        """Creating and starting the container and, for HTTP and LAMBDA, until it is
+        ready; 100 ms to 1 h. Default: 60 s.
+        """
 
     @_builtins.property
     def execution(self) -> _duration_pb2.Duration:
@@ -492,6 +598,12 @@ class Timeouts(_message.Message):
         Default: 5 s.
         """
 
+    @_builtins.property
+    def idle(self) -> _duration_pb2.Duration:
+        """HTTP and LAMBDA: how long an instance is kept without an execution, beyond
+        `scaling.min_instances`; 1 s to 24 h. Default: 5 min.
+        """
+
     def __init__(
         self,
         *,
@@ -499,10 +611,11 @@ class Timeouts(_message.Message):
         start: _duration_pb2.Duration | None = ...,
         execution: _duration_pb2.Duration | None = ...,
         shutdown_grace: _duration_pb2.Duration | None = ...,
+        idle: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "queue", b"queue", "shutdown_grace", b"shutdown_grace", "start", b"start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "idle", b"idle", "queue", b"queue", "shutdown_grace", b"shutdown_grace", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "queue", b"queue", "shutdown_grace", b"shutdown_grace", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "idle", b"idle", "queue", b"queue", "shutdown_grace", b"shutdown_grace", "start", b"start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -510,12 +623,18 @@ Global___Timeouts: _TypeAlias = Timeouts  # noqa: Y015
 
 @_typing.final
 class Scaling(_message.Message):
-    """How many executions of a function run and wait at once."""
+    """How many executions of a function run and wait at once, and on what."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MAX_CONCURRENCY_FIELD_NUMBER: _builtins.int
     MAX_QUEUE_DEPTH_FIELD_NUMBER: _builtins.int
+    MIN_INSTANCES_FIELD_NUMBER: _builtins.int
+    MAX_INSTANCES_FIELD_NUMBER: _builtins.int
+    INSTANCE_CONCURRENCY_FIELD_NUMBER: _builtins.int
+    MAX_EXECUTIONS_PER_INSTANCE_FIELD_NUMBER: _builtins.int
+    REUSE_FIELD_NUMBER: _builtins.int
+    PAUSE_AFTER_FIELD_NUMBER: _builtins.int
     max_concurrency: _builtins.int
     """Executions that run at once; 1 to 1,000. Default: 0, as many as the
     server's FAAS_MAX_CONCURRENT_EXECUTIONS.
@@ -524,15 +643,51 @@ class Scaling(_message.Message):
     """Executions that wait for a place; 0 to 1,000,000. One more is
     RESOURCE_EXHAUSTED. Default: 1,000.
     """
+    min_instances: _builtins.int
+    """HTTP and LAMBDA: instances of the active revision that are started ahead and
+    kept while the server has room for them, from the deployment on, which fails
+    when they do not get ready; 0 to 1,000. Default: 0.
+    """
+    max_instances: _builtins.int
+    """HTTP and LAMBDA: instances of a revision at once; 1 to 1,000, not less than
+    `min_instances`. Default: 0, as many as the server's FAAS_MAX_INSTANCES.
+    """
+    instance_concurrency: _builtins.int
+    """HTTP and LAMBDA: executions that an instance takes at once; 1 to 1,000. What
+    an instance writes to stdout and stderr is part of an execution's log only
+    where this is 1. Default: 1.
+    """
+    max_executions_per_instance: _builtins.int
+    """HTTP and LAMBDA: executions after which an instance is replaced; 1 to
+    1,000,000,000. Default: 0, never.
+    """
+    reuse: Global___Reuse.ValueType
+    """HTTP and LAMBDA: whether an instance takes more than one execution.
+    Default: ALLOWED.
+    """
+    @_builtins.property
+    def pause_after(self) -> _duration_pb2.Duration:
+        """HTTP and LAMBDA: how long an instance is idle before it is paused: it keeps
+        its memory and gets no processor time until its next execution, which waits
+        some 20 ms for it. 250 ms to 24 h. Default: 0, never. An engine that cannot
+        pause lets it run.
+        """
+
     def __init__(
         self,
         *,
         max_concurrency: _builtins.int = ...,
         max_queue_depth: _builtins.int | None = ...,
+        min_instances: _builtins.int = ...,
+        max_instances: _builtins.int = ...,
+        instance_concurrency: _builtins.int = ...,
+        max_executions_per_instance: _builtins.int = ...,
+        reuse: Global___Reuse.ValueType = ...,
+        pause_after: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_queue_depth", b"_max_queue_depth", "max_queue_depth", b"max_queue_depth"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_queue_depth", b"_max_queue_depth", "max_queue_depth", b"max_queue_depth", "pause_after", b"pause_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_queue_depth", b"_max_queue_depth", "max_concurrency", b"max_concurrency", "max_queue_depth", b"max_queue_depth"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_queue_depth", b"_max_queue_depth", "instance_concurrency", b"instance_concurrency", "max_concurrency", b"max_concurrency", "max_executions_per_instance", b"max_executions_per_instance", "max_instances", b"max_instances", "max_queue_depth", b"max_queue_depth", "min_instances", b"min_instances", "pause_after", b"pause_after", "reuse", b"reuse"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_queue_depth: _TypeAlias = _typing.Literal["max_queue_depth"]  # noqa: Y015
     _WhichOneofArgType__max_queue_depth: _TypeAlias = _typing.Literal["_max_queue_depth", b"_max_queue_depth"]  # noqa: Y015

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from skybridge.faas.v1 import execution_pb2 as skybridge_dot_faas_dot_v1_dot_execution__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'skybridge/faas/v1/metrics_service.proto\x12\x11skybridge.faas.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!skybridge/faas/v1/execution.proto\"T\n\x19GetFunctionMetricsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x06window\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"Q\n\x1aGetFunctionMetricsResponse\x12\x33\n\x07metrics\x18\x01 \x01(\x0b\x32\".skybridge.faas.v1.FunctionMetrics\"\x95\x04\n\x0f\x46unctionMetrics\x12\x10\n\x08\x66unction\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nexecutions\x18\x04 \x01(\x03\x12-\n\x06states\x18\x05 \x03(\x0b\x32\x1d.skybridge.faas.v1.StateCount\x12\x31\n\x08\x66\x61ilures\x18\x06 \x03(\x0b\x32\x1f.skybridge.faas.v1.FailureCount\x12\x13\n\x0b\x63old_starts\x18\x07 \x01(\x03\x12\x30\n\x05queue\x18\x08 \x01(\x0b\x32!.skybridge.faas.v1.LatencySummary\x12\x30\n\x05start\x18\t \x01(\x0b\x32!.skybridge.faas.v1.LatencySummary\x12.\n\x03run\x18\n \x01(\x0b\x32!.skybridge.faas.v1.LatencySummary\x12\x30\n\x05total\x18\x0b \x01(\x0b\x32!.skybridge.faas.v1.LatencySummary\x12&\n\x03\x63pu\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x11peak_memory_bytes\x18\r \x01(\x03\"M\n\nStateCount\x12\x30\n\x05state\x18\x01 \x01(\x0e\x32!.skybridge.faas.v1.ExecutionState\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\"O\n\x0c\x46\x61ilureCount\x12\x30\n\x06reason\x18\x01 \x01(\x0e\x32 .skybridge.faas.v1.FailureReason\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\"\x88\x01\n\x0eLatencySummary\x12&\n\x03p50\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03p95\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03p99\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration2\x83\x01\n\x0eMetricsService\x12q\n\x12GetFunctionMetrics\x12,.skybridge.faas.v1.GetFunctionMetricsRequest\x1a-.skybridge.faas.v1.GetFunctionMetricsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'skybridge/faas/v1/metrics_service.proto\x12\x11skybridge.faas.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!skybridge/faas/v1/execution.proto\"T\n\x19GetFunctionMetricsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x06window\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"Q\n\x1aGetFunctionMetricsResponse\x12\x33\n\x07metrics\x18\x01 \x01(\x0b\x32\".skybridge.faas.v1.FunctionMetrics\"\xc9\x05\n\x0f\x46unctionMetrics\x12\x10\n\x08\x66unction\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nexecutions\x18\x04 \x01(\x03\x12-\n\x06states\x18\x05 \x03(\x0b\x32\x1d.skybridge.faas.v1.StateCount\x12\x31\n\x08\x66\x61ilures\x18\x06 \x03(\x0b\x32\x1f.skybridge.faas.v1.FailureCount\x12\x13\n\x0b\x63old_starts\x18\x07 \x01(\x03\x12\x30\n\x05queue\x18\x08 \x01(\x0b\x32!.skybridge.faas.v1.LatencySummary\x12\x30\n\x05start\x18\t \x01(\x0b\x32!.skybridge.faas.v1.LatencySummary\x12.\n\x03run\x18\n \x01(\x0b\x32!.skybridge.faas.v1.LatencySummary\x12\x30\n\x05total\x18\x0b \x01(\x0b\x32!.skybridge.faas.v1.LatencySummary\x12&\n\x03\x63pu\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x11peak_memory_bytes\x18\r \x01(\x03\x12\x13\n\x0bwarm_starts\x18\x0e \x01(\x03\x12\x35\n\ncold_total\x18\x0f \x01(\x0b\x32!.skybridge.faas.v1.LatencySummary\x12\x35\n\nwarm_total\x18\x10 \x01(\x0b\x32!.skybridge.faas.v1.LatencySummary\x12/\n\x04init\x18\x11 \x01(\x0b\x32!.skybridge.faas.v1.LatencySummary\"M\n\nStateCount\x12\x30\n\x05state\x18\x01 \x01(\x0e\x32!.skybridge.faas.v1.ExecutionState\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\"O\n\x0c\x46\x61ilureCount\x12\x30\n\x06reason\x18\x01 \x01(\x0e\x32 .skybridge.faas.v1.FailureReason\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\"\x88\x01\n\x0eLatencySummary\x12&\n\x03p50\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03p95\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03p99\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration2\x83\x01\n\x0eMetricsService\x12q\n\x12GetFunctionMetrics\x12,.skybridge.faas.v1.GetFunctionMetricsRequest\x1a-.skybridge.faas.v1.GetFunctionMetricsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,13 +39,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETFUNCTIONMETRICSRESPONSE']._serialized_start=248
   _globals['_GETFUNCTIONMETRICSRESPONSE']._serialized_end=329
   _globals['_FUNCTIONMETRICS']._serialized_start=332
-  _globals['_FUNCTIONMETRICS']._serialized_end=865
-  _globals['_STATECOUNT']._serialized_start=867
-  _globals['_STATECOUNT']._serialized_end=944
-  _globals['_FAILURECOUNT']._serialized_start=946
-  _globals['_FAILURECOUNT']._serialized_end=1025
-  _globals['_LATENCYSUMMARY']._serialized_start=1028
-  _globals['_LATENCYSUMMARY']._serialized_end=1164
-  _globals['_METRICSSERVICE']._serialized_start=1167
-  _globals['_METRICSSERVICE']._serialized_end=1298
+  _globals['_FUNCTIONMETRICS']._serialized_end=1045
+  _globals['_STATECOUNT']._serialized_start=1047
+  _globals['_STATECOUNT']._serialized_end=1124
+  _globals['_FAILURECOUNT']._serialized_start=1126
+  _globals['_FAILURECOUNT']._serialized_end=1205
+  _globals['_LATENCYSUMMARY']._serialized_start=1208
+  _globals['_LATENCYSUMMARY']._serialized_end=1344
+  _globals['_METRICSSERVICE']._serialized_start=1347
+  _globals['_METRICSSERVICE']._serialized_end=1478
 # @@protoc_insertion_point(module_scope)

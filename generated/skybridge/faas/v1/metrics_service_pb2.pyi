@@ -94,6 +94,10 @@ class FunctionMetrics(_message.Message):
     TOTAL_FIELD_NUMBER: _builtins.int
     CPU_FIELD_NUMBER: _builtins.int
     PEAK_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    WARM_STARTS_FIELD_NUMBER: _builtins.int
+    COLD_TOTAL_FIELD_NUMBER: _builtins.int
+    WARM_TOTAL_FIELD_NUMBER: _builtins.int
+    INIT_FIELD_NUMBER: _builtins.int
     function: _builtins.str
     """Name of the function."""
     executions: _builtins.int
@@ -102,6 +106,8 @@ class FunctionMetrics(_message.Message):
     """Executions for which a container was started."""
     peak_memory_bytes: _builtins.int
     """Highest memory use of an execution in bytes; 0 when unknown."""
+    warm_starts: _builtins.int
+    """Executions that ran on an instance that was there."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """Start of the window."""
@@ -138,6 +144,18 @@ class FunctionMetrics(_message.Message):
     def cpu(self) -> _duration_pb2.Duration:
         """Processor time of all executions whose use is known."""
 
+    @_builtins.property
+    def cold_total(self) -> Global___LatencySummary:
+        """From acceptance to end, of executions for which a container was started."""
+
+    @_builtins.property
+    def warm_total(self) -> Global___LatencySummary:
+        """From acceptance to end, of those that ran on an instance that was there."""
+
+    @_builtins.property
+    def init(self) -> Global___LatencySummary:
+        """From the start of an instance's process until it was ready, of cold starts."""
+
     def __init__(
         self,
         *,
@@ -154,10 +172,14 @@ class FunctionMetrics(_message.Message):
         total: Global___LatencySummary | None = ...,
         cpu: _duration_pb2.Duration | None = ...,
         peak_memory_bytes: _builtins.int = ...,
+        warm_starts: _builtins.int = ...,
+        cold_total: Global___LatencySummary | None = ...,
+        warm_total: Global___LatencySummary | None = ...,
+        init: Global___LatencySummary | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cpu", b"cpu", "end_time", b"end_time", "queue", b"queue", "run", b"run", "start", b"start", "start_time", b"start_time", "total", b"total"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cold_total", b"cold_total", "cpu", b"cpu", "end_time", b"end_time", "init", b"init", "queue", b"queue", "run", b"run", "start", b"start", "start_time", b"start_time", "total", b"total", "warm_total", b"warm_total"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cold_starts", b"cold_starts", "cpu", b"cpu", "end_time", b"end_time", "executions", b"executions", "failures", b"failures", "function", b"function", "peak_memory_bytes", b"peak_memory_bytes", "queue", b"queue", "run", b"run", "start", b"start", "start_time", b"start_time", "states", b"states", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cold_starts", b"cold_starts", "cold_total", b"cold_total", "cpu", b"cpu", "end_time", b"end_time", "executions", b"executions", "failures", b"failures", "function", b"function", "init", b"init", "peak_memory_bytes", b"peak_memory_bytes", "queue", b"queue", "run", b"run", "start", b"start", "start_time", b"start_time", "states", b"states", "total", b"total", "warm_starts", b"warm_starts", "warm_total", b"warm_total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -13,10 +13,11 @@ from skybridge_server.api.convert.values import (
     optional_enum_from_proto,
     optional_timestamp_from_proto,
 )
+from skybridge_server.models.executions import NO_ENVELOPE, Envelope
 from skybridge_server.models.journal import OutputStream
 from skybridge_server.models.names import FunctionName
 from skybridge_server.services.requests import ExecutionRequest, LogQuery, RequestKey
-from skybridge_server.services.rules import Violations, check_between
+from skybridge_server.services.violations import Violations, check_between
 
 MAX_CHUNK_BYTES = 64 * 1024
 MAX_DELAY = timedelta(days=30)
@@ -55,6 +56,7 @@ def execution_request(
         traceparent=options.traceparent,
         key=key,
         interactive=input_ is None,
+        envelope=_envelope(options),
     )
 
 
@@ -64,6 +66,12 @@ def start_time(request: pb.StartExecutionRequest, wrong: Violations) -> datetime
     if time is not None and time > datetime.now(UTC) + MAX_DELAY:
         wrong.add("start_time", f"must be at most {MAX_DELAY.days} days from now")
     return time
+
+
+def _envelope(options: pb.ExecutionOptions) -> Envelope:
+    if not options.content_type and not options.headers:
+        return NO_ENVELOPE
+    return Envelope(options.content_type, dict(options.headers))
 
 
 def cancel_after(request: pb.StreamExecutionRequest, wrong: Violations) -> timedelta | None:

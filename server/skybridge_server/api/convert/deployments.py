@@ -8,7 +8,7 @@ from skybridge_server.api.convert.functions import revision_to_proto
 from skybridge_server.models.functions import Revision
 from skybridge_server.runtimes.base import Credentials, Image, PullProgress
 from skybridge_server.services.requests import DeploymentPhase
-from skybridge_server.services.rules import Violations
+from skybridge_server.services.violations import Violations
 
 MAX_USERNAME_LENGTH = 255
 MAX_PASSWORD_BYTES = 8 * 1024

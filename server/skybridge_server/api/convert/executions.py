@@ -13,7 +13,7 @@ from skybridge_server.api.convert.values import (
 )
 from skybridge_server.models.executions import Attempt, Execution, Failure, Timings, Usage
 from skybridge_server.models.journal import Event, Gap, Output, StateChange
-from skybridge_server.models.names import ExecutionName, RevisionName
+from skybridge_server.models.names import ExecutionName, InstanceName, RevisionName
 from skybridge_server.services.requests import ExecutionOutput, Heartbeat, InputAck, LogEntry
 
 
@@ -45,6 +45,8 @@ def execution_to_proto(
         not_before=optional_timestamp_to_proto(execution.not_before),
         attempts=map(_attempt_to_proto, attempts),
     )
+    if execution.instance:
+        _fill_warm(message, execution)
     if output is not None:
         message.output = output.output
         message.output_truncated = output.truncated
@@ -68,6 +70,14 @@ def _attempt_to_proto(attempt: Attempt) -> pb.Attempt:
     )
 
 
+def _fill_warm(message: pb.Execution, execution: Execution) -> None:
+    """Fill in what only executions on an instance have."""
+    message.instance = str(InstanceName(execution.name.namespace, execution.instance))
+    message.content_type = execution.answered.content_type
+    message.headers.update(execution.answered.headers)
+    message.http_status = execution.answered.status
+
+
 def _failure_to_proto(failure: Failure | None) -> pb.Failure | None:
     if failure is None:
         return None
@@ -84,6 +94,7 @@ def _timings_to_proto(timings: Timings) -> pb.Timings:
         start=optional_duration_to_proto(timings.start),
         run=optional_duration_to_proto(timings.run),
         total=optional_duration_to_proto(timings.total),
+        init=optional_duration_to_proto(timings.init),
     )
 
 

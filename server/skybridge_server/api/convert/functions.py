@@ -12,6 +12,7 @@ from skybridge_server.api.convert.values import (
 )
 from skybridge_server.models.functions import (
     Contract,
+    ContractKind,
     Function,
     FunctionSpec,
     Isolation,
@@ -23,7 +24,7 @@ from skybridge_server.models.functions import (
 )
 from skybridge_server.models.names import RevisionName
 from skybridge_server.services.requests import FunctionDraft
-from skybridge_server.services.rules import Violations
+from skybridge_server.services.violations import Violations
 
 
 def draft_from_proto(
@@ -53,7 +54,7 @@ def _spec_from_proto(
         contract=_contract_from_proto(message.contract, defaults.contract, wrong),
         resources=_resources_from_proto(message.resources, defaults.resources),
         timeouts=_timeouts_from_proto(message.timeouts, defaults.timeouts, wrong),
-        scaling=_scaling_from_proto(message.scaling, defaults.scaling),
+        scaling=_scaling_from_proto(message.scaling, defaults.scaling, wrong),
         network=enum_from_proto(message.network, defaults.network, f"{prefix}network", wrong),
         isolation=_isolation_from_proto(message.isolation, defaults.isolation),
         pull_policy=enum_from_proto(
@@ -64,6 +65,9 @@ def _spec_from_proto(
         retry_policy=retry_policy_from_proto(
             message.retry_policy, defaults.retry_policy, f"{prefix}retry_policy.", wrong
         ),
+        durability=enum_from_proto(
+            message.durability, defaults.durability, f"{prefix}durability", wrong
+        ),
     )
 
 
@@ -72,6 +76,9 @@ def _contract_from_proto(message: pb.Contract, default: Contract, wrong: Violati
     return Contract(
         kind=enum_from_proto(message.kind, default.kind, f"{prefix}kind", wrong),
         input=enum_from_proto(message.input, default.input, f"{prefix}input", wrong),
+        port=message.port or default.port,
+        path=message.path or default.path,
+        health_path=message.health_path,
     )
 
 
@@ -94,14 +101,22 @@ def _timeouts_from_proto(message: pb.Timeouts, default: Timeouts, wrong: Violati
         shutdown_grace=duration_from_proto(
             message, "shutdown_grace", default.shutdown_grace, prefix, wrong
         ),
+        idle=duration_from_proto(message, "idle", default.idle, prefix, wrong),
     )
 
 
-def _scaling_from_proto(message: pb.Scaling, default: Scaling) -> Scaling:
+def _scaling_from_proto(message: pb.Scaling, default: Scaling, wrong: Violations) -> Scaling:
+    prefix = "function.spec.scaling."
     given = message.HasField("max_queue_depth")
     return Scaling(
         max_concurrency=message.max_concurrency,
         max_queue_depth=message.max_queue_depth if given else default.max_queue_depth,
+        min_instances=message.min_instances,
+        max_instances=message.max_instances,
+        instance_concurrency=message.instance_concurrency or default.instance_concurrency,
+        max_executions_per_instance=message.max_executions_per_instance,
+        reuse=enum_from_proto(message.reuse, default.reuse, f"{prefix}reuse", wrong),
+        pause_after=duration_from_proto(message, "pause_after", default.pause_after, prefix, wrong),
     )
 
 
@@ -145,7 +160,31 @@ def function_to_proto(function: Function) -> pb.Function:
 
 
 def spec_to_proto(spec: FunctionSpec) -> pb.FunctionSpec:
-    """Return a specification with every default filled in."""
+    """Return a specification with every default filled in that has a meaning for its contract."""
+    message = _any_spec_to_proto(spec)
+    if spec.contract.kind.warm:
+        _fill_warm(message, spec)
+    return message
+
+
+def _fill_warm(message: pb.FunctionSpec, spec: FunctionSpec) -> None:
+    """Fill in what only functions have whose instances are kept."""
+    contract, scaling = spec.contract, spec.scaling
+    if contract.kind is ContractKind.HTTP:
+        message.contract.port = contract.port
+        message.contract.path = contract.path
+        message.contract.health_path = contract.health_path
+    message.timeouts.idle.CopyFrom(duration_to_proto(spec.timeouts.idle))
+    message.scaling.min_instances = scaling.min_instances
+    message.scaling.max_instances = scaling.max_instances
+    message.scaling.instance_concurrency = scaling.instance_concurrency
+    message.scaling.max_executions_per_instance = scaling.max_executions_per_instance
+    message.scaling.reuse = pb.Reuse.ValueType(scaling.reuse)
+    message.scaling.pause_after.CopyFrom(duration_to_proto(scaling.pause_after))
+    message.durability = pb.Durability.ValueType(spec.durability)
+
+
+def _any_spec_to_proto(spec: FunctionSpec) -> pb.FunctionSpec:
     return pb.FunctionSpec(
         image=spec.image,
         command=spec.command,

@@ -13,7 +13,7 @@ from skybridge_server.api.convert.values import (
     timestamp_to_proto,
 )
 from skybridge_server.models.metrics import FunctionMetrics, LatencySummary
-from skybridge_server.services.rules import Violations, check_between
+from skybridge_server.services.violations import Violations, check_between
 
 
 def window_from_proto(request: pb.GetFunctionMetricsRequest, wrong: Violations) -> timedelta:
@@ -43,6 +43,10 @@ def metrics_to_proto(metrics: FunctionMetrics) -> pb.FunctionMetrics:
         total=_latency_to_proto(metrics.total),
         cpu=duration_to_proto(metrics.cpu),
         peak_memory_bytes=metrics.peak_memory_bytes,
+        warm_starts=metrics.warm_starts,
+        cold_total=_latency_to_proto(metrics.cold_total),
+        warm_total=_latency_to_proto(metrics.warm_total),
+        init=_latency_to_proto(metrics.init),
     )
 
 

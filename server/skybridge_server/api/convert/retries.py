@@ -11,7 +11,7 @@ from skybridge_server.api.convert.values import (
 )
 from skybridge_server.models.executions import FailureReason
 from skybridge_server.models.retries import RetryPolicy
-from skybridge_server.services.rules import Violations
+from skybridge_server.services.violations import Violations
 
 
 def retry_policy_from_proto(

@@ -18,7 +18,7 @@ from skybridge_server.api.convert.values import (
 )
 from skybridge_server.models.names import FunctionName, ScheduleName
 from skybridge_server.models.schedules import Schedule, ScheduleOptions, ScheduleSpec
-from skybridge_server.services.rules import Violations
+from skybridge_server.services.violations import Violations
 
 _SOME_INTERVAL = timedelta(days=1)
 _DEFAULTS = ScheduleSpec(FunctionName("", ""))

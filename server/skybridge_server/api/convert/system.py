@@ -6,7 +6,7 @@ from skybridge.faas.v1 import function_pb2
 from skybridge.faas.v1 import system_service_pb2 as pb
 from skybridge_server.api.convert.values import duration_to_proto
 from skybridge_server.services.engines import RuntimeStatus
-from skybridge_server.services.rules import Limits
+from skybridge_server.services.limits import Limits
 from skybridge_server.services.system import SystemInfo
 
 

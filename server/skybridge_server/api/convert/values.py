@@ -10,7 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from skybridge_server.services.rules import Violations
+from skybridge_server.services.violations import Violations
 
 E = TypeVar("E", bound=enum.IntEnum)
 

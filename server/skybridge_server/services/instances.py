@@ -1,0 +1,109 @@
+"""Instances: what callers may ask about them, and which are to be there from the start."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+import structlog
+
+from skybridge_server.errors import NotFoundError, SkybridgeError
+from skybridge_server.models.executions import FailureReason
+from skybridge_server.models.functions import Function, FunctionState, Revision
+from skybridge_server.models.instances import InstanceRecord
+from skybridge_server.models.names import FunctionName, InstanceName, RevisionName
+from skybridge_server.models.paging import Page, PageRequest
+from skybridge_server.repositories.base import Repositories
+from skybridge_server.services.pool.pool import Pool
+from skybridge_server.services.registry import Registry
+
+log = structlog.get_logger(__name__)
+
+
+class InstanceService:
+    """All instances of one server."""
+
+    def __init__(self, repositories: Repositories, pool: Pool, registry: Registry) -> None:
+        self._repositories = repositories
+        self._pool = pool
+        self._registry = registry
+        self._in_turn = asyncio.Lock()
+        self._restoring: asyncio.Task[None] | None = None
+
+    # -- in step with the functions -------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Start what functions are to have ahead, in the background."""
+        self._restoring = asyncio.create_task(self._restore())
+
+    async def close(self) -> None:
+        """Remove all instances."""
+        if self._restoring is not None:
+            self._restoring.cancel()
+            await asyncio.gather(self._restoring, return_exceptions=True)
+        await self._pool.close()
+
+    async def warm(self, function: Function, revision: Revision) -> None:
+        """Start what a revision is to have ahead, and wait for it. FailedPreconditionError."""
+        if function.state is not FunctionState.DISABLED:
+            await self._pool.warm(function.uid, revision)
+
+    def dismiss(self, function: Function, revision: Revision) -> None:
+        """Remove what was started ahead for a revision, unless it was activated."""
+        self._pool.dismiss(function.uid, revision)
+
+    async def follow(self, name: FunctionName, uid: str) -> None:
+        """Keep instances of what executions of a function run now, and of nothing else."""
+        async with self._in_turn:  # what is read last is also said last
+            try:
+                function = await self._repositories.functions.get(name)
+                if function.uid != uid:
+                    self._pool.forget(uid)
+                elif function.state is FunctionState.ACTIVE:
+                    active = RevisionName(name, function.active_revision)
+                    self._pool.activate(uid, await self._repositories.revisions.get(active))
+                else:
+                    self._pool.drain(uid)
+            except NotFoundError:
+                self._pool.forget(uid)
+
+    async def _restore(self) -> None:
+        try:
+            for name in await self._repositories.functions.names():
+                with suppress(NotFoundError):  # deleted meanwhile
+                    await self.follow(name, (await self._repositories.functions.get(name)).uid)
+        except SkybridgeError as error:
+            log.warning("instances not started", detail=error.message)
+
+    # -- for callers ----------------------------------------------------------------------------
+
+    def list(
+        self, namespace: str, function: FunctionName | None, page: PageRequest
+    ) -> Page[InstanceRecord]:
+        """Return a page of the instances of a namespace, or of one function, the oldest first."""
+        after = str(page.after[0]) if page.after else ""
+        found = [
+            instance.record()
+            for instance in self._pool
+            if instance.name.namespace == namespace
+            and function in {None, instance.revision.name.function}
+            and instance.name.instance > after
+        ]
+        found.sort(key=lambda record: record.name)
+        items = tuple(found[: page.size])
+        more = len(found) > page.size
+        return Page(items, (items[-1].name.instance,) if more else None)
+
+    def get(self, name: InstanceName) -> InstanceRecord:
+        """Return an instance. NotFoundError."""
+        return self._pool.get(name).record()
+
+    def stop(self, name: InstanceName, *, force: bool) -> InstanceRecord:
+        """Let an instance take no more executions; `force` stops those that run. NotFoundError."""
+        instance = self._pool.get(name)
+        instance.retire(polite=True)
+        if force:
+            for active in self._registry:
+                if active.ticket.seat is instance:
+                    active.stop(FailureReason.CANCELLED, "its instance was stopped")
+        return instance.record()

@@ -1,0 +1,186 @@
+"""Makes an instance out of a container, and takes it away again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+import structlog
+
+from skybridge_server.contracts.base import Conversation
+from skybridge_server.errors import (
+    PauseUnsupportedError,
+    SkybridgeError,
+    StaleContainerError,
+)
+from skybridge_server.models.functions import Revision
+from skybridge_server.models.instances import InstanceState
+from skybridge_server.runtimes.base import Attachment, ContainerSpec, Runtime, SupportsPause
+from skybridge_server.services import labels
+from skybridge_server.services.engines import Engines
+from skybridge_server.services.pool.instances import Ended, Instance
+from skybridge_server.services.pool.speaking import environment, open_conversation
+
+log = structlog.get_logger(__name__)
+
+Open = Callable[[Runtime, Instance], Awaitable[Conversation]]
+
+
+class ContainerLauncher:
+    """Starts and removes instances in containers."""
+
+    def __init__(self, engines: Engines, server_id: str, open_: Open = open_conversation) -> None:
+        self._engines = engines
+        self._server_id = server_id
+        self._open = open_
+        self._attachments: dict[Instance, Attachment] = {}
+        self._readers: dict[Instance, asyncio.Task[None]] = {}
+        self._pauses: dict[Instance, asyncio.Task[None]] = {}
+        self._cannot_pause: set[str] = set()
+
+    async def start(self, instance: Instance) -> None:
+        runtime = self._runtime(instance)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while True:
+            try:
+                await self._create_and_start(runtime, instance)
+                break
+            except StaleContainerError as error:
+                log.info("container created anew", detail=error.message)
+                await self._take_apart(runtime, instance)
+        started = loop.time()
+        instance.start = timedelta(seconds=started - began)
+        await instance.conversation.ready()
+        instance.init = timedelta(seconds=loop.time() - started)
+        instance.thaw = lambda: self._thaw(runtime, instance)
+        log.info(
+            "instance ready",
+            instance=str(instance.name),
+            revision=str(instance.revision.name),
+            seconds=round(loop.time() - began, 3),
+        )
+
+    async def remove(self, instance: Instance) -> None:
+        runtime = self._runtime(instance)
+        try:
+            if instance.polite and instance.container_id and not instance.ended.done():
+                await self._ask_to_end(runtime, instance)
+        finally:
+            await self._take_apart(runtime, instance)
+            log.info("instance removed", instance=str(instance.name))
+
+    def ready(self, revision: Revision) -> bool:
+        try:
+            self._engines.check(revision.spec.runtime)
+        except SkybridgeError:
+            return False  # it is looked again when executions wait
+        return True
+
+    def pause(self, instance: Instance) -> None:
+        runtime = self._runtime(instance)
+        if isinstance(runtime, SupportsPause) and runtime.name not in self._cannot_pause:
+            instance.state, instance.frozen = InstanceState.PAUSED, True
+            self._pauses[instance] = asyncio.create_task(self._freeze(runtime, instance))
+
+    # -- starting -------------------------------------------------------------------------------
+
+    async def _create_and_start(self, runtime: Runtime, instance: Instance) -> None:
+        containers = runtime.containers
+        instance.container_id = await containers.create(self._spec(instance))
+        attachment = await containers.attach(instance.container_id)
+        self._attachments[instance] = attachment
+        instance.conversation = await self._open(runtime, instance)
+        await containers.start(instance.container_id)
+        self._readers[instance] = asyncio.create_task(self._read(runtime, instance, attachment))
+
+    def _spec(self, instance: Instance) -> ContainerSpec:
+        revision, spec = instance.revision, instance.revision.spec
+        return ContainerSpec(
+            name=f"skybridge-{revision.name.function.function}-{instance.name.instance}",
+            image_id=revision.image_id,
+            command=spec.command,
+            args=spec.args,
+            env=environment(revision),
+            labels=labels.of_instance(self._server_id, instance.name, revision.name),
+            working_dir=spec.working_dir,
+            resources=spec.resources,
+            network=spec.network,
+            isolation=spec.isolation,
+            stop_grace=spec.timeouts.shutdown_grace,
+            reachable=True,
+        )
+
+    async def _read(self, runtime: Runtime, instance: Instance, attachment: Attachment) -> None:
+        """Take what the instance writes, to the end of its container."""
+        try:
+            async for _, data in attachment.output():
+                await instance.log.add(data)
+            instance.end(Ended(await runtime.containers.wait(instance.container_id)))
+        except SkybridgeError as error:
+            instance.end(Ended(error=error))
+        except Exception:
+            log.exception("output broke", instance=str(instance.name))
+            instance.end(Ended(error=SkybridgeError("internal error of the server")))
+        # Not every contract can see the end by itself.
+        await instance.conversation.close()
+
+    # -- ending ---------------------------------------------------------------------------------
+
+    async def _ask_to_end(self, runtime: Runtime, instance: Instance) -> None:
+        grace = instance.revision.spec.timeouts.shutdown_grace.total_seconds()
+        if grace <= 0:
+            return
+        with contextlib.suppress(SkybridgeError):
+            await self._thaw(runtime, instance)
+            await runtime.containers.signal(instance.container_id, "SIGTERM")
+            await asyncio.wait({instance.ended}, timeout=grace)
+
+    async def _take_apart(self, runtime: Runtime, instance: Instance) -> None:
+        for task in (self._readers.pop(instance, None), self._pauses.pop(instance, None)):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        conversation: Conversation | None = getattr(instance, "conversation", None)
+        if conversation is not None:
+            await conversation.close()
+        attachment = self._attachments.pop(instance, None)
+        if attachment is not None:
+            await attachment.close()
+        if instance.container_id:
+            # What fails here is found again by its label, when the engine is back.
+            with contextlib.suppress(SkybridgeError):
+                await runtime.containers.remove(instance.container_id)
+
+    # -- pausing --------------------------------------------------------------------------------
+
+    async def _freeze(self, runtime: SupportsPause, instance: Instance) -> None:
+        try:
+            await runtime.pause(instance.container_id)
+        except PauseUnsupportedError as error:
+            self._cannot_pause.add(self._runtime(instance).name)
+            log.warning("instances are not paused", detail=error.message)
+            self._let_run(instance)
+        except SkybridgeError as error:
+            log.warning("instance not paused", instance=str(instance.name), detail=error.message)
+            self._let_run(instance)
+
+    def _let_run(self, instance: Instance) -> None:
+        instance.frozen = False
+        if instance.state is InstanceState.PAUSED:
+            instance.state = InstanceState.IDLE
+
+    async def _thaw(self, runtime: Runtime, instance: Instance) -> None:
+        """Let an instance run that is paused, or is being paused."""
+        pause = self._pauses.get(instance)
+        if pause is not None:
+            await asyncio.wait({pause})
+        if instance.frozen and isinstance(runtime, SupportsPause):
+            await runtime.unpause(instance.container_id)
+            instance.frozen = False
+        self._pauses.pop(instance, None)
+
+    def _runtime(self, instance: Instance) -> Runtime:
+        return self._engines.get(instance.revision.spec.runtime)

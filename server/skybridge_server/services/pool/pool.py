@@ -1,0 +1,455 @@
+"""The pool: all instances of a server, within its budget, where they are needed most.
+
+An instance is started when executions wait that no instance takes soon. Where the budget is full,
+the instance that was idle longest makes room; where none is idle, functions without any instance
+get the room of one that has had its turn. Who waits, waits in `services/slots.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterator
+from datetime import datetime
+from itertools import islice
+from typing import Protocol
+
+import structlog
+
+from skybridge_server.errors import (
+    FailedPreconditionError,
+    InitError,
+    NotFoundError,
+    SkybridgeError,
+    StartTimeoutError,
+)
+from skybridge_server.models.functions import Revision
+from skybridge_server.models.instances import InstanceState
+from skybridge_server.models.names import InstanceName, RevisionName
+from skybridge_server.services.pool.budget import Budget, Cost
+from skybridge_server.services.pool.fleet import Fleet
+from skybridge_server.services.pool.instances import Instance
+from skybridge_server.services.slots import Slots
+from skybridge_server.services.time_limit import seconds
+
+MAX_STARTS = 4
+"""Instances that start at once: more make an engine slower, not faster."""
+TURN = 1.0
+"""Seconds for which a function keeps its instances busy while another has none and waits."""
+LOOK_INTERVAL = 0.25
+"""Seconds between two looks for instances that are idle for too long."""
+LONGEST_PAUSE = 60.0
+"""Seconds at most between two tries to keep a minimum of instances that do not start."""
+SHOWN_BYTES = 2048
+"""How much of what an instance wrote stands in an error."""
+STOP_PATIENCE = 10.0
+"""Seconds that a stop of the server waits for instances to be removed."""
+
+log = structlog.get_logger(__name__)
+
+
+class Launcher(Protocol):
+    """Starts and removes instances. Its methods may be cancelled, and leave nothing behind."""
+
+    async def start(self, instance: Instance) -> None:
+        """Return once an instance takes executions. SkybridgeError: it never will."""
+        ...
+
+    async def remove(self, instance: Instance) -> None:
+        """Remove what there is of an instance; never raises."""
+        ...
+
+    def ready(self, revision: Revision) -> bool:
+        """Tell whether instances of a revision can be started now."""
+        ...
+
+    def pause(self, instance: Instance) -> None:
+        """Freeze an idle instance, in the background, where its engine can."""
+        ...
+
+
+_Key = tuple[str, int, datetime]
+"""Uid of a function, number and time of a revision: two deployments may try the same number."""
+
+
+class Pool:
+    """Starts instances, hands them to executions, and removes them. For the event loop alone."""
+
+    def __init__(
+        self, slots: Slots, launcher: Launcher, most: Cost, max_starts: int = MAX_STARTS
+    ) -> None:
+        """`max_starts`: instances that start at once."""
+        self._slots = slots
+        self._launcher = launcher
+        self._budget = Budget(most)
+        self._max_starts = max_starts
+        self._fleets: dict[_Key, Fleet] = {}
+        self._active: dict[str, int] = {}
+        self._lacking: OrderedDict[Fleet, None] = OrderedDict()
+        """Fleets that need instances, in the order of their turns."""
+        self._starting = 0
+        self._lives: dict[Instance, asyncio.Task[None]] = {}
+        self._balancing: asyncio.Handle | None = None
+        self._looking: asyncio.Task[None] | None = None
+        self._closing = False
+        self.evictions = 0
+        self.starts = 0
+
+    # -- for executions -------------------------------------------------------------------------
+
+    def seats(self, function_uid: str, revision: Revision) -> Fleet:
+        """Return where the executions of a revision find seats."""
+        self._active.setdefault(function_uid, revision.name.number)
+        return self._fleet(function_uid, revision)
+
+    # -- for deployments ------------------------------------------------------------------------
+
+    async def warm(self, function_uid: str, revision: Revision) -> None:
+        """Start what a revision is to have ahead, and wait until all of it is ready.
+
+        FailedPreconditionError (reason INSTANCES_NOT_READY), with the end of what they wrote.
+        """
+        scaling, timeouts = revision.spec.scaling, revision.spec.timeouts
+        if not scaling.min_instances:
+            return
+        fleet = self._fleet(function_uid, revision)
+        fleet.draining = False
+        fleet.minimum, fleet.urgent = scaling.min_instances, True
+        self._balance_soon()
+        limit = timeouts.queue + timeouts.start
+        try:
+            async with asyncio.timeout(limit.total_seconds()):
+                await _ready(fleet, scaling.min_instances)
+        except TimeoutError as error:
+            self._give_up(fleet)
+            raise _not_ready(revision, f"there was no room for them in {seconds(limit)}") from error
+        except SkybridgeError as error:
+            self._give_up(fleet)
+            raise _not_ready(revision, error.message) from error
+        except BaseException:
+            self._give_up(fleet)
+            raise
+        finally:
+            fleet.urgent = False
+
+    def dismiss(self, function_uid: str, revision: Revision) -> None:
+        """Remove what was started ahead for a revision, unless it was activated."""
+        number = revision.name.number
+        fleet = self._fleets.get((function_uid, number, revision.create_time))
+        if fleet is not None and self._active.get(function_uid) != number:
+            self._give_up(fleet)
+
+    def activate(self, function_uid: str, revision: Revision) -> None:
+        """Let a revision be the one whose instances are kept; those of others drain."""
+        self._active[function_uid] = revision.name.number
+        if revision.spec.contract.kind.warm:
+            fleet = self._fleet(function_uid, revision)
+            fleet.minimum = revision.spec.scaling.min_instances
+        self._drain_others(function_uid)
+
+    def drain(self, function_uid: str) -> None:
+        """Keep no instance of a function; those that run finish what they do."""
+        self._active[function_uid] = 0
+        self._drain_others(function_uid)
+
+    def forget(self, function_uid: str) -> None:
+        """Drain a function that exists no more."""
+        self.drain(function_uid)
+        del self._active[function_uid]
+
+    # -- for everybody --------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Instance]:
+        """Yield all instances, the oldest first."""
+        return iter([*self._lives])
+
+    def get(self, name: InstanceName) -> Instance:
+        """Return an instance. NotFoundError."""
+        for instance in self._lives:
+            if instance.name == name:
+                return instance
+        raise NotFoundError("instance", str(name))
+
+    def owns(self, instance: str) -> bool:
+        """Tell whether the container of an instance, by its name, may still be needed."""
+        return any(str(each.name) == instance for each in self._lives)
+
+    async def close(self) -> None:
+        """Remove all instances."""
+        self._closing = True
+        if self._looking is not None:
+            self._looking.cancel()
+        for instance in [*self._lives]:
+            instance.abandon()
+        lives = [*self._lives.values()]
+        if lives:
+            await asyncio.wait(lives, timeout=STOP_PATIENCE)
+        for life in lives:
+            life.cancel()
+        await asyncio.gather(*lives, return_exceptions=True)
+
+    # -- for fleets -----------------------------------------------------------------------------
+
+    def wanted(self, fleet: Fleet) -> None:
+        """Hear that a fleet may need more instances, or fewer."""
+        if fleet.lacks:
+            self._lacking.setdefault(fleet)
+        if self._lacking or fleet.draining:
+            self._balance_soon()
+
+    def must_yield(self) -> bool:
+        """Tell whether an instance that was freed shall make room for another function."""
+        if not self._lacking:
+            return False
+        starved = [f for f in self._lacking if f.starving_since is not None and f.lacks]
+        if not starved:
+            return False
+        now = asyncio.get_running_loop().time()
+        first = min(starved, key=lambda fleet: fleet.starving_since or now)
+        return now - (first.starving_since or now) >= TURN and not self._budget.may_fit(first.cost)
+
+    def draining(self, cost: Cost) -> None:
+        """Hear that an instance will be removed once it is vacant."""
+        self._budget.drain(cost)
+
+    def leaving(self, cost: Cost, *, drained: bool) -> None:
+        """Hear that an instance is removed now, perhaps one that was draining before."""
+        self._budget.leave(cost, drained=drained)
+
+    # -- who gets the room ----------------------------------------------------------------------
+
+    def _balance_soon(self) -> None:
+        """Balance once the slots have handed out what is free."""
+        if self._balancing is None and not self._closing:
+            self._balancing = asyncio.get_running_loop().call_soon(self._balance)
+
+    def _balance(self) -> None:
+        self._balancing = None
+        if self._closing:
+            return
+        self._retire_drained()
+        self._start_lacking()
+        self._keep_minimum()
+        for key in [key for key, fleet in self._fleets.items() if fleet.unused]:
+            del self._fleets[key]
+        if self._fleets and self._looking is None:
+            self._looking = asyncio.create_task(self._look())
+
+    def _start_lacking(self) -> None:
+        """Start an instance for each fleet in turn, and make room where there is none."""
+        for fleet in [fleet for fleet in self._fleets.values() if self._needs(fleet)]:
+            self._lacking.setdefault(fleet)
+        for fleet in [fleet for fleet in self._lacking if not self._needs(fleet)]:
+            fleet.starving_since = None
+            del self._lacking[fleet]
+        while self._lacking and self._starting < self._max_starts:
+            fleet = next(iter(self._lacking))
+            if not self._budget.fits(fleet.cost):
+                self._make_room()
+                return
+            self._start(fleet)
+            self._lacking.move_to_end(fleet)
+            if not self._needs(fleet):
+                del self._lacking[fleet]
+
+    def _make_room(self) -> None:
+        """Let idle instances go until those that are next will fit."""
+        wanted = Cost()
+        for fleet in islice(self._lacking, self._max_starts - self._starting):
+            wanted += fleet.cost
+            while not self._budget.will_fit(wanted):
+                victim = self._longest_idle()
+                if victim is None:
+                    self._note_starving()
+                    return
+                victim.retire()
+                self.evictions += 1
+
+    def _note_starving(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for fleet in self._lacking:
+            if not fleet.alive and fleet.starving_since is None:
+                fleet.starving_since = now
+
+    def _longest_idle(self) -> Instance | None:
+        """Return the idle instance that is missed least: beyond a minimum, then idle longest."""
+        return min(
+            (
+                (fleet.alive <= fleet.minimum, instance.used_at, instance.name, instance)
+                for fleet in self._fleets.values()
+                if not fleet.waiting
+                for instance in fleet.idle()
+            ),
+            default=(None,),
+        )[-1]
+
+    def _keep_minimum(self) -> None:
+        """Start what is kept ahead, as far as there is room."""
+        now = asyncio.get_running_loop().time()
+        for fleet in self._fleets.values():
+            while (
+                fleet.below_minimum
+                and not self._lacking
+                and now >= fleet.retry_at
+                and self._launcher.ready(fleet.revision)
+                and self._starting < self._max_starts
+                and self._budget.fits(fleet.cost)
+            ):
+                self._start(fleet)
+
+    def _retire_drained(self) -> None:
+        for fleet in self._fleets.values():
+            if fleet.draining and not fleet.waiting:
+                for instance in [*fleet.idle()]:
+                    instance.retire(polite=True)
+
+    # -- the life of an instance ----------------------------------------------------------------
+
+    def _start(self, fleet: Fleet) -> None:
+        instance = Instance(fleet.revision, fleet)
+        self._budget.take(fleet.cost)
+        self._starting += 1
+        self.starts += 1
+        fleet.starving_since = None
+        fleet.begin(instance)
+        self._lives[instance] = asyncio.create_task(self._live(fleet, instance))
+
+    async def _live(self, fleet: Fleet, instance: Instance) -> None:
+        """Start an instance, wait until nobody needs it, remove it."""
+        try:
+            try:
+                error = await self._begin(instance)
+            finally:
+                self._starting -= 1
+            if instance.state is InstanceState.STOPPING or error is not None:
+                fleet.failed(error)
+                self._pause_after_failure(fleet)
+            else:
+                fleet.ready(instance)
+                self._slots.serve(fleet.function_uid)
+                self._balance_soon()
+                await instance.vacant.wait()
+        finally:
+            instance.abandon()
+            try:
+                await self._launcher.remove(instance)
+            finally:
+                del self._lives[instance]
+                fleet.removed(instance)
+                self._budget.give_back(fleet.cost)
+                self._balance_soon()
+
+    async def _begin(self, instance: Instance) -> SkybridgeError | None:
+        """Start an instance, and return why it cannot be used, if so."""
+        limit = instance.revision.spec.timeouts.start
+        try:
+            async with asyncio.timeout(limit.total_seconds()) as instance.deadline:
+                await self._launcher.start(instance)
+        except TimeoutError:
+            if instance.ended.done():
+                return _ended_early(instance)
+            if instance.state is InstanceState.STOPPING:
+                return None
+            return StartTimeoutError(
+                f"the instance was not ready within spec.timeouts.start ({seconds(limit)})"
+                + _what_it_wrote(instance)
+            )
+        except SkybridgeError as error:
+            return _ended_early(instance) if instance.ended.done() else error
+        except Exception:
+            log.exception("start broke", instance=str(instance.name))
+            return SkybridgeError("internal error of the server")
+        finally:
+            instance.deadline = None
+        return _ended_early(instance) if instance.ended.done() else None
+
+    def _pause_after_failure(self, fleet: Fleet) -> None:
+        pause = min(2.0**fleet.failures, LONGEST_PAUSE)
+        fleet.retry_at = asyncio.get_running_loop().time() + pause
+
+    async def _look(self) -> None:
+        """Go over the instances now and then, for as long as there are any, or shall be."""
+        while self._fleets:
+            await asyncio.sleep(LOOK_INTERVAL)
+            now = asyncio.get_running_loop().time()
+            for fleet in [*self._fleets.values()]:
+                self._look_at(fleet, now)
+            self._balance_soon()
+        self._looking = None
+
+    def _look_at(self, fleet: Fleet, now: float) -> None:
+        spec = fleet.revision.spec
+        idle_limit = spec.timeouts.idle.total_seconds()
+        pause_after = spec.scaling.pause_after.total_seconds()
+        for instance in [*fleet.idle()]:
+            idle = now - instance.used_at
+            if idle >= idle_limit and fleet.alive > fleet.minimum:
+                instance.retire(polite=True)
+            elif 0 < pause_after <= idle and instance.state is InstanceState.IDLE:
+                self._launcher.pause(instance)
+
+    # -- inside ---------------------------------------------------------------------------------
+
+    def _fleet(self, function_uid: str, revision: Revision) -> Fleet:
+        number = revision.name.number
+        key = (function_uid, number, revision.create_time)
+        fleet = self._fleets.get(key)
+        if fleet is None:
+            most = self._budget.most.instances
+            fleet = self._fleets[key] = Fleet(function_uid, revision, self, most)
+            fleet.draining = self._active.get(function_uid, number) != number
+        return fleet
+
+    def _drain_others(self, function_uid: str) -> None:
+        active = self._active[function_uid]
+        for (uid, number, _), fleet in self._fleets.items():
+            if uid == function_uid:
+                fleet.draining = number != active
+                if fleet.draining:
+                    fleet.minimum = 0
+        self._balance_soon()
+
+    def _needs(self, fleet: Fleet) -> bool:
+        """Tell whether somebody waits for an instance that can be started."""
+        wanted = fleet.lacks or (fleet.urgent and fleet.below_minimum)
+        return wanted and self._launcher.ready(fleet.revision)
+
+    def _give_up(self, fleet: Fleet) -> None:
+        """Remove what was started ahead for a deployment that failed."""
+        fleet.minimum, fleet.draining = 0, True
+        for instance in [*fleet.instances]:
+            instance.retire()
+
+
+async def _ready(fleet: Fleet, count: int) -> None:
+    """Wait until so many instances are ready; raises why one is not."""
+    fleet.last_error = None
+    while fleet.alive - fleet.starting < count:
+        await fleet.changed.wait()
+        if fleet.last_error is not None:
+            raise fleet.last_error
+
+
+def _ended_early(instance: Instance) -> SkybridgeError:
+    """Return how an instance ended that never got ready."""
+    ended = instance.ended.result()
+    if ended.exit is None:
+        return ended.error or InitError("the instance ended before it was ready")
+    why = "for lack of memory, " if ended.exit.oom_killed else ""
+    return InitError(
+        f"the instance ended before it was ready, {why}with exit code {ended.exit.code}"
+        + _what_it_wrote(instance)
+    )
+
+
+def _what_it_wrote(instance: Instance) -> str:
+    tail = instance.log.tail[-SHOWN_BYTES:].decode(errors="replace").strip()
+    return f"; it wrote: {tail}" if tail else ""
+
+
+def _not_ready(revision: Revision, why: str) -> FailedPreconditionError:
+    name: RevisionName = revision.name
+    return FailedPreconditionError(
+        f"revision {name.number} was not activated, its instances did not get ready: {why}",
+        reason="INSTANCES_NOT_READY",
+    )

@@ -1,0 +1,263 @@
+"""Runs one execution on an instance: waits for a seat, hands the input over, judges the answer.
+
+The instance is left for others, unless it broke, died, or did not return when it was told to stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from skybridge_server.contracts.base import Answer, Call
+from skybridge_server.errors import (
+    InstanceError,
+    InstanceGoneError,
+    RuntimeUnavailableError,
+    StorageError,
+)
+from skybridge_server.models.executions import (
+    NO_ENVELOPE,
+    Envelope,
+    Execution,
+    ExecutionState,
+    Failure,
+    FailureReason,
+    Lease,
+)
+from skybridge_server.models.functions import Durability
+from skybridge_server.models.journal import GapReason, OutputStream
+from skybridge_server.services import outcome
+from skybridge_server.services.lease import taken
+from skybridge_server.services.outcome import Outcome
+from skybridge_server.services.pool.instances import Ended, Instance
+from skybridge_server.services.runner import Runner, StoppedError
+from skybridge_server.services.time_limit import seconds, time_limit
+
+HELD_SECONDS = 0.05
+"""How long an execution that nobody has heard of may be in memory alone."""
+DEFERRED_SECONDS = 0.02
+"""How long the store is left alone after an answer, so that others share the write."""
+DEATH_PATIENCE = 2.0
+"""Seconds in which the engine tells how an instance ended that closed its connection."""
+
+
+class WarmRunner(Runner):
+    """Runs one execution on an instance."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._instance: Instance | None = None
+        self._cold = False
+        self._answered: Envelope = NO_ENVELOPE
+        self._task: asyncio.Task[Any] | None = None
+        self._grace: asyncio.TimerHandle | None = None
+        self._gave_up = False
+
+    async def _run_phases(self) -> Outcome:
+        active = self._active
+        if active.left_behind and active.journal.started:
+            return self._lost("its instance is gone")
+        if not active.ticket.turn.is_set():
+            await self._wait_for_seat()
+        instance = active.ticket.seat
+        assert isinstance(instance, Instance)  # noqa: S101 - it comes with the turn
+        self._instance = instance
+        input_ = active.input
+        active.input = None  # nobody needs it again
+        if input_ is None:
+            input_ = await self._input() or b""
+        if instance.frozen:
+            await self._thaw(instance)
+        if active.stopping.is_set():
+            raise StoppedError
+        return await self._run_on(instance, input_)
+
+    # -- waiting --------------------------------------------------------------------------------
+
+    async def _wait_for_seat(self) -> None:
+        """Wait in the queue until an instance is free, or is started for this execution."""
+        active, limits = self._active, self._spec.timeouts
+        late = Failure(
+            FailureReason.QUEUE_TIMEOUT,
+            f"no instance became free within spec.timeouts.queue ({seconds(limits.queue)}): raise "
+            "it, or spec.scaling.max_instances, or the server's FAAS_MAX_INSTANCES",
+        )
+        active.journal.let_go()
+        await self._within(active.ticket.covered.wait(), limits.queue, late)
+        self._note_queued()
+        if active.ticket.turn.is_set():
+            await active.ticket.acquire()
+            return
+        lease = taken(active, self._server_id)
+        active.journal.change_state(ExecutionState.STARTING, timings=self._timings, lease=lease)
+        # The start has a limit of its own; this one holds if the instance went to another.
+        await self._within(active.ticket.acquire(), limits.start + limits.queue, late)
+        self._cold = True
+
+    def _note_queued(self) -> None:
+        waited = datetime.now(UTC) - self._active.queued_time
+        self._timings = replace(self._timings, queue=max(waited, timedelta(0)))
+
+    async def _thaw(self, instance: Instance) -> None:
+        try:
+            await instance.thaw()
+        except BaseException:
+            instance.retire()
+            raise
+
+    # -- running --------------------------------------------------------------------------------
+
+    async def _run_on(self, instance: Instance, input_: bytes) -> Outcome:
+        active, loop = self._active, asyncio.get_running_loop()
+        began = loop.time()
+        now = datetime.now(UTC)
+        self._cold = self._cold and instance.executions == 1
+        if self._cold:
+            self._timings = replace(self._timings, start=instance.start, init=instance.init)
+        elif self._timings.queue is None:
+            self._note_queued()
+        active.journal.change_state(
+            ExecutionState.RUNNING,
+            start_time=now,
+            timings=self._timings,
+            instance=instance.name.instance,
+            cold_start=self._cold,
+            lease=self._lease(),
+        )
+        if not active.journal.unknown:
+            # What the store has as QUEUED has never run.
+            await active.journal.flush()
+            if active.stopping.is_set():
+                return Outcome()  # why it was stopped is the failure
+        limit = time_limit(active)
+        timers = [
+            loop.call_later(limit.length.total_seconds(), active.stop, limit.reason, limit.message)
+        ]
+        if active.journal.unknown:
+            timers.append(loop.call_later(HELD_SECONDS, active.journal.let_go))
+        self._task = asyncio.current_task()
+        active.on_stop = self._give_grace
+        try:
+            return await self._talk(instance, self._call(input_, now + limit.length))
+        finally:
+            active.on_stop = None
+            for timer in timers:
+                timer.cancel()
+            if self._grace is not None:
+                self._grace.cancel()
+            self._timings = replace(self._timings, run=timedelta(seconds=loop.time() - began))
+
+    def _lease(self) -> Lease:
+        """Return the lease to run with; what the store does not know needs none yet."""
+        execution = self._active.journal.execution
+        if self._active.journal.unknown or execution.lease.owner:
+            return execution.lease
+        return taken(self._active, self._server_id)
+
+    async def _talk(self, instance: Instance, call: Call) -> Outcome:
+        """Have the instance do it, and judge the answer; without one the instance is retired."""
+        answer: Answer | None = None
+        try:
+            with self._logging(instance):
+                answer = await instance.conversation.call(call, self._take)
+                await instance.log.settle(first=instance.executions == 1)
+        except asyncio.CancelledError:
+            if not self._gave_up or self._task is None:
+                raise
+            self._task.uncancel()
+            return Outcome()  # why it was stopped is the failure
+        except InstanceError as error:
+            return await self._judge_broken(instance, error)
+        except StorageError as error:
+            return outcome.of_lost_output(error, GapReason.STORAGE_UNAVAILABLE)
+        finally:
+            if answer is None or not answer.reusable:
+                instance.retire(polite=answer is not None)
+        return await self._judge(answer)
+
+    def _logging(self, instance: Instance) -> AbstractContextManager[None]:
+        """Let what the instance writes be the execution's log, if it can be of no other."""
+        if self._spec.scaling.instance_concurrency > 1:
+            return nullcontext()
+        return instance.log.belongs_to(self._log)
+
+    def _call(self, input_: bytes, deadline: datetime) -> Call:
+        execution = self._active.journal.execution
+        return Call(
+            execution=execution.name.execution,
+            function=str(execution.function),
+            revision=execution.revision,
+            input=input_,
+            content_type=execution.asked.content_type,
+            headers=execution.asked.headers,
+            deadline=deadline,
+            traceparent=execution.traceparent,
+        )
+
+    def _take(self, data: bytes) -> Awaitable[None] | None:
+        journal = self._active.journal
+        return journal.room() if journal.take_output(OutputStream.STDOUT, data) else None
+
+    async def _log(self, data: bytes) -> None:
+        await self._active.journal.add_output(OutputStream.STDERR, data)
+
+    # -- stopping it ----------------------------------------------------------------------------
+
+    def _give_grace(self) -> None:
+        """Let a function that is to stop return by itself: then its instance can stay."""
+        grace = self._spec.timeouts.shutdown_grace.total_seconds()
+        self._grace = asyncio.get_running_loop().call_later(grace, self._give_up)
+
+    def _give_up(self) -> None:
+        self._gave_up = True
+        if self._task is not None:
+            self._task.cancel()
+
+    # -- the end --------------------------------------------------------------------------------
+
+    async def _judge(self, answer: Answer) -> Outcome:
+        self._answered = Envelope(answer.content_type, answer.headers, answer.status)
+        journal = self._active.journal
+        if not journal.unknown:
+            self._active.exited()
+            try:
+                await journal.flush()
+            except StorageError as error:
+                return outcome.of_lost_output(error)
+        return outcome.of_answer(
+            answer.failure,
+            self._spec,
+            written=journal.written(OutputStream.STDOUT),
+            truncated=journal.output_truncated(OutputStream.STDOUT),
+        )
+
+    async def _judge_broken(self, instance: Instance, error: InstanceError) -> Outcome:
+        """Find out from the engine why an instance did not answer."""
+        ended: Ended | None = None
+        if isinstance(error, InstanceGoneError):
+            await asyncio.wait({instance.ended}, timeout=DEATH_PATIENCE)
+            ended = instance.ended.result() if instance.ended.done() else None
+        if ended is not None and isinstance(ended.error, RuntimeUnavailableError):
+            return outcome.of_lost_engine(ended.error)
+        if ended is not None and ended.error is not None:
+            return outcome.of_error(ended.error)
+        log_tail = self._active.journal.log_tail or instance.log.tail
+        exit_ = ended.exit if ended else None
+        return outcome.of_dead_instance(error, exit_, self._spec, log_tail=log_tail)
+
+    async def _settle(self, ending: Outcome) -> None:
+        ended, journal = self._ended_execution(ending), self._active.journal
+        if journal.unknown and self._spec.durability is Durability.DEFERRED:
+            self._active.tell(journal.sealed(ended, ending.gap))
+            await asyncio.sleep(DEFERRED_SECONDS)
+        await self._store_for_sure(ended, ending)
+
+    def _ended_execution(self, ending: Outcome) -> Execution:
+        ended = super()._ended_execution(ending)
+        if self._instance is None:
+            return replace(ended, cold_start=False)
+        return replace(ended, cold_start=self._cold, answered=self._answered)
