@@ -11,14 +11,16 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from importlib.metadata import Distribution, distribution
+from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
 import docker
 from docker.errors import DockerException, ImageNotFound
 from docker.models.images import Image
+from packaging.requirements import Requirement
 from rootfs import Rootfs
 
 LABEL = "skybridge.recipe"
@@ -53,6 +55,7 @@ class Recipe:
     write: Callable[[Rootfs], None]
     command: list[str]
     proof: list[str]
+    packages: tuple[str, ...] = ()
 
     def fingerprint(self) -> str:
         """Changes when the recipe or the program it copies does."""
@@ -62,6 +65,7 @@ class Recipe:
         if self.source:
             stat = self.source.stat()
             digest.update(f"{self.source} {stat.st_size} {stat.st_mtime_ns}".encode())
+        digest.update(versions(self.packages).encode())
         return digest.hexdigest()[:16]
 
 
@@ -139,6 +143,44 @@ def standard_library(folder: Path) -> Iterator[Path]:
             yield entry
 
 
+# What examples ask pip for: with these there, it has nothing to fetch.
+PACKAGES = ("awslambdaric", "functions-framework", "pip")
+
+
+def write_python_packages(root: Rootfs) -> None:
+    """Python, pip, and the packages that functions of the warm contracts are written with."""
+    write_python(root)
+    home = PurePosixPath("/usr/local", *Path(sysconfig.get_path("stdlib")).parts[-2:])
+    programs = []
+    for package in closure(PACKAGES):
+        for file in package.files or ():
+            source = Path(str(file.locate()))
+            if ".." in file.parts or not source.is_file():
+                continue  # a program, or what was never compiled
+            root.file(source, str(home / "site-packages" / file))
+            programs += [source] if source.suffix == ".so" else []
+    root.libraries(programs)
+
+
+def closure(names: Iterable[str]) -> list[Distribution]:
+    """These packages of the virtual environment, and all that they need."""
+    found: dict[str, Distribution] = {}
+    missing = [Requirement(name) for name in names]
+    while missing:
+        requirement = missing.pop()
+        marker = requirement.marker
+        if requirement.name in found or (marker and not marker.evaluate({"extra": ""})):
+            continue
+        found[requirement.name] = package = distribution(requirement.name)
+        missing += map(Requirement, package.requires or ())
+    return [*found.values()]
+
+
+def versions(names: Iterable[str]) -> str:
+    """The packages and all that they need, each with its version."""
+    return " ".join(sorted(f"{each.name}=={each.version}" for each in closure(names)))
+
+
 def node_program() -> Path | None:
     """The machine's Node, where it has one."""
     found = shutil.which("node")
@@ -174,6 +216,15 @@ def recipes() -> list[Recipe]:
             write_python,
             ["python3"],
             ["python3", "-c", python_proof],
+        ),
+        Recipe(
+            "skybridge-local/python-packages:3.11",
+            "python:3.11-slim",
+            base_python(),
+            write_python_packages,
+            ["python3"],
+            ["python3", "-c", "import awslambdaric.bootstrap, functions_framework, runtime_client"],
+            PACKAGES,
         ),
     ]
     if node_program() or sys.platform != "linux":

@@ -19,6 +19,7 @@ from tests.support.waiting import wait_until
 
 EXAMPLES = ROOT / "examples"
 NODE = "skybridge-local/node:20"
+PACKAGES = "skybridge-local/python-packages:3.11"
 
 pytestmark = pytest.mark.docker
 
@@ -117,6 +118,38 @@ def test_pretty_json_sorts_keys(examples: Examples, docker_client: docker.Docker
     done = examples.run("skybridge", "run", "pretty-json", given='{"b": 1, "a": [true]}')
     assert (done.code, list(json.loads(done.out).items())) == (0, [("a", [True]), ("b", 1)])
     assert examples.run("skybridge", "run", "pretty-json", "no").code == 2
+
+
+def test_functions_framework_greets(examples: Examples) -> None:
+    examples.up("functions-framework", PACKAGES)
+    for _ in range(2):
+        ada = examples.run("skybridge", "run", "functions-framework", "Ada")
+        assert (ada.code, ada.out) == (0, "Hello, Ada!\n"), ada.err
+    nobody = examples.run("skybridge", "run", "functions-framework", "nobody")
+    assert nobody.code != 0
+    assert nobody.out == "there is nobody to greet\n"
+    assert "answered 422" in nobody.err
+
+
+def test_a_web_server_shouts(examples: Examples, docker_client: docker.DockerClient) -> None:
+    if not docker_client.images.list(NODE):
+        pytest.skip("this machine has no Node to make an image of")
+    examples.up("http-server", NODE)
+    for _ in range(2):
+        done = examples.run("skybridge", "run", "http-server", given="hello\n")
+        assert (done.code, done.out) == (0, "HELLO\n"), done.err
+
+
+def test_a_lambda_function_greets(examples: Examples) -> None:
+    examples.up("lambda", PACKAGES)
+    for _ in range(2):
+        ada = examples.run("skybridge", "run", "lambda", '{"name": "Ada"}')
+        assert ada.code == 0, ada.err
+        assert json.loads(ada.out) == {"greeting": "Hello, Ada!", "function": "lambda"}
+    nobody = examples.run("skybridge", "run", "lambda", "{}")
+    assert nobody.code != 0
+    assert "ValueError: the event has no name" in nobody.err
+    assert json.loads(nobody.out)["errorType"] == "ValueError"
 
 
 def test_progress_streams_and_ends_well_when_cancelled(server: Server, examples: Examples) -> None:

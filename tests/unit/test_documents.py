@@ -24,6 +24,7 @@ OF_THE_MACHINE = {
     "FAAS_INSTANCE_CPU_MILLIS": "16 x all cores",
 }
 PATHS = re.compile(r"(?<![\w/.])(?:\./)?((?:scripts|examples)/[\w/-]+(?:\.\w+)?)")
+TESTS = re.compile(r"`([\w/]+\.py)::(\w+)`")
 SETTINGS = re.compile(r"^\| `((?:FAAS|DOCKER)_\w+)` \|(.*?)\|(.*?)\|$", re.MULTILINE)
 OTHERS = ("Dockerfile", "compose.yaml", "examples/deployment/*", "scripts/quickstart")
 
@@ -95,6 +96,13 @@ def test_settings_that_are_named_exist() -> None:
     files = [*DOCUMENTS, *(path for pattern in OTHERS for path in ROOT.glob(pattern))]
     named = {name for path in files for name in re.findall(r"FAAS_[A-Z_]+\b", path.read_text())}
     assert named - known <= {"FAAS_"}
+
+
+def test_the_tests_of_a_checklist_exist() -> None:
+    named = TESTS.findall((ROOT / "docs/http-contract.md").read_text())
+    assert len(named) > 10
+    for path, name in named:
+        assert f"def {name}(" in (ROOT / "tests" / path).read_text(), f"{path}::{name}"
 
 
 def test_readme_has_every_state_and_reason() -> None:
