@@ -1,4 +1,4 @@
-"""What the HTTP contract promises a container, asked from inside; docs/http-contract.md lists it."""
+"""What the HTTP contract promises a container, asked from inside: docs/http-contract.md."""
 
 from __future__ import annotations
 
