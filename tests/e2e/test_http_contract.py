@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -61,31 +61,34 @@ http.server.ThreadingHTTPServer(("", int(os.environ["PORT"])), Handler).serve_fo
 """
 
 
-@pytest.fixture(scope="module")
-async def function(server: Server) -> AsyncGenerator[tuple[AsyncClient, str], None]:
+Deploy = Callable[..., Awaitable[tuple[AsyncClient, str]]]
+
+
+@pytest.fixture
+async def deploy(server: Server) -> AsyncGenerator[Deploy, None]:
+    """Deploy the program, which is gone after the test."""
+    made: list[str] = []
     async with AsyncClient(server.address, patience=Patience(tries=1, first_tries=1)) as client:
-        name = await deploy_python(
-            client,
-            PROGRAM,
-            contract="http",
-            path="/run",
-            user="1234:5678",
-            memory_bytes=MEMORY_BYTES,
-        )
-        yield client, name
-        await client.delete_function(name, force=True)
+
+        async def deploy(**fields: Any) -> tuple[AsyncClient, str]:
+            made.append(await deploy_python(client, PROGRAM, contract="http", **fields))
+            return client, made[-1]
+
+        yield deploy
+        for name in made:
+            await client.delete_function(name, force=True)
 
 
 async def seen(function: tuple[AsyncClient, str], **options: Any) -> dict[str, Any]:
     client, name = function
     execution = await client.execute(name, b"x", **options)
-    assert told(execution) == ("SUCCEEDED", ""), execution.failure.message
+    assert told(execution)[0] == "SUCCEEDED", execution.failure.message
     found: dict[str, Any] = json.loads(execution.output)
     return found | {"execution": execution.name.rpartition("/")[2], "function": name}
 
 
-async def test_the_environment(function: tuple[AsyncClient, str]) -> None:
-    found = await seen(function)
+async def test_the_environment(deploy: Deploy) -> None:
+    found = await seen(await deploy())
     environment = found["environment"]
     assert environment["PORT"] == "8080"
     assert environment["K_SERVICE"] == environment["K_CONFIGURATION"] == found["function"]
@@ -93,9 +96,9 @@ async def test_the_environment(function: tuple[AsyncClient, str]) -> None:
     assert environment["SKYBRIDGE_FUNCTION"] == f"namespaces/default/functions/{found['function']}"
 
 
-async def test_the_headers(function: tuple[AsyncClient, str]) -> None:
+async def test_the_headers(deploy: Deploy) -> None:
     found = await seen(
-        function,
+        await deploy(path="/run"),
         headers={"x-mine": "grüße", "ce-id": "7"},
         content_type="text/x-mine",
         traceparent=TRACE,
@@ -111,17 +114,14 @@ async def test_the_headers(function: tuple[AsyncClient, str]) -> None:
     assert (headers["ce-id"], headers["content-type"]) == ("7", "text/x-mine")
 
 
-async def test_the_process(function: tuple[AsyncClient, str]) -> None:
-    found = await seen(function)
+async def test_the_process(deploy: Deploy) -> None:
+    found = await seen(await deploy(user="1234:5678", memory_bytes=MEMORY_BYTES))
     assert found["user"] == [1234, 5678]
     assert found["stdin"] == ""
     assert not found["terminal"]
     assert found["limit"] in {None, str(MEMORY_BYTES)}
 
 
-async def test_ready_by_a_health_path(server: Server) -> None:
-    async with AsyncClient(server.address) as client:
-        name = await deploy_python(client, PROGRAM, contract="http", health_path="/healthz")
-        found = await seen((client, name))
-        assert found["looks"] == ["/healthz"] * 3
-        await client.delete_function(name, force=True)
+async def test_ready_by_a_health_path(deploy: Deploy) -> None:
+    found = await seen(await deploy(health_path="/healthz"))
+    assert found["looks"] == ["/healthz"] * 3
