@@ -94,6 +94,7 @@ class ContainerLauncher:
         self._attachments[instance] = attachment
         instance.conversation = await self._open(runtime, instance)
         await containers.start(instance.container_id)
+        await attachment.close_input()
         self._readers[instance] = asyncio.create_task(self._read(runtime, instance, attachment))
 
     def _spec(self, instance: Instance) -> ContainerSpec:
