@@ -163,4 +163,5 @@ class Client:
     metrics = Method(system.metrics, _unary)
     system_info = Method(system.system_info, _unary)
     runtimes = Method(system.runtimes, _unary)
+    drain = Method(system.drain, _unary)
     pull_image = Method(system.pull_image, _stream)

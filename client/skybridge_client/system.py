@@ -7,14 +7,23 @@ from collections.abc import Sequence
 from skybridge.faas.v1.function_service_pb2 import RegistryCredentials
 from skybridge.faas.v1.metrics_service_pb2 import FunctionMetrics, GetFunctionMetricsRequest
 from skybridge.faas.v1.system_service_pb2 import (
+    DrainServerRequest,
+    DrainServerResponse,
     GetSystemInfoRequest,
     GetSystemInfoResponse,
     ListRuntimesRequest,
     PullImageRequest,
     PullImageResponse,
     Runtime,
+    ShutdownPolicy,
 )
 from skybridge_client.calls import Stream, Unary, duration, stream, unary, whole
+
+_POLICIES = {
+    None: ShutdownPolicy.SHUTDOWN_POLICY_UNSPECIFIED,
+    False: ShutdownPolicy.SHUTDOWN_POLICY_CANCEL,
+    True: ShutdownPolicy.SHUTDOWN_POLICY_HANDOVER,
+}
 
 
 def metrics(
@@ -55,3 +64,16 @@ def pull_image(
         image=image, runtime=runtime, registry_credentials=registry_credentials
     )
     return stream(lambda s: s.system.PullImage, request, whole, timeout)
+
+
+def drain(
+    *, grace: float | None = None, handover: bool | None = None, timeout: float | None = None
+) -> Unary[DrainServerResponse]:
+    """Stops the server: it takes no more calls, and what runs may end within `grace` seconds.
+
+    What runs longer is handed over to the server's next start, or cancelled; None: as configured.
+    Returns at once, with how many executions run and wait. Raises InvalidArgumentError.
+    """
+    policy = _POLICIES[handover]
+    request = DrainServerRequest(grace=duration(grace), policy=policy)
+    return unary(lambda s: s.system.DrainServer, request, whole, timeout)

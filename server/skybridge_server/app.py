@@ -25,6 +25,7 @@ from skybridge_server.api.server import GrpcServer, Servicer
 from skybridge_server.api.system import SystemServicer
 from skybridge_server.config import Address, Addresses, Settings, SettingsError
 from skybridge_server.models.functions import Retention
+from skybridge_server.models.shutdown import ShutdownPolicy
 from skybridge_server.repositories.base import Repositories
 from skybridge_server.repositories.store import SqliteRepositories
 from skybridge_server.runtimes.base import Credentials, Runtime
@@ -54,6 +55,7 @@ from skybridge_server.services.retention import RetentionService
 from skybridge_server.services.retries import Retries
 from skybridge_server.services.scheduler import Scheduler
 from skybridge_server.services.schedules import ScheduleService
+from skybridge_server.services.shutdown import Shutdown
 from skybridge_server.services.slots import Slots
 from skybridge_server.services.sweeper import Sweeper
 from skybridge_server.services.system import SystemService
@@ -199,7 +201,9 @@ def chores(settings: Settings, repositories: Repositories, services: Services) -
     return all_chores
 
 
-def servicers(services: Services, bounds: Limits, heartbeat: timedelta) -> list[Servicer]:
+def servicers(
+    services: Services, bounds: Limits, heartbeat: timedelta, shutdown: Shutdown
+) -> list[Servicer]:
     """Return what answers calls."""
     return [
         FunctionServicer(services.functions, services.deployments, bounds),
@@ -207,7 +211,7 @@ def servicers(services: Services, bounds: Limits, heartbeat: timedelta) -> list[
         ScheduleServicer(services.schedules, bounds),
         MetricsServicer(services.metrics),
         InstanceServicer(services.instances),
-        SystemServicer(services.system, services.deployments, bounds),
+        SystemServicer(services.system, services.deployments, bounds, shutdown),
     ]
 
 
@@ -226,11 +230,13 @@ async def serve(
 
         bounds = limits(settings, tuple(named))
         collectors = new_registry()
+        shutdown = Shutdown(stop, settings.shutdown_grace, settings.on_shutdown)
         services = wire(repositories, engines, bounds, collectors, server_id)
         opened.push_async_callback(services.deployments.close)
         housekeeping = Housekeeping(chores(settings, repositories, services))
         opened.push_async_callback(services.instances.close)
-        opened.push_async_callback(services.registry.close, 0.0)  # also if the server cannot start
+        # If the server cannot start, what was taken over runs on for one that can.
+        opened.push_async_callback(services.registry.close, 0.0, ShutdownPolicy.HANDOVER)
         await services.recovery.run()
         await services.instances.open()
         for background in (services.sweeper, housekeeping):
@@ -238,13 +244,13 @@ async def serve(
             await background.open()
 
         server = GrpcServer(
-            settings, servicers(services, bounds, settings.heartbeat_interval), collectors
+            settings, servicers(services, bounds, settings.heartbeat_interval, shutdown), collectors
         )
 
         async def drain(cut_short: object, *_: object) -> None:
             # The second signal may have met another callback: then nothing waits any more.
-            grace = timedelta() if cut_short else settings.shutdown_grace
-            await _drain(server, services.registry, grace)
+            grace = timedelta() if cut_short else shutdown.grace
+            await _drain(server, services.registry, grace, shutdown.policy)
 
         opened.push_async_exit(drain)
         engines.on_change(lambda: server.health.set_execution_serving(engines.ready))
@@ -263,12 +269,14 @@ async def serve(
         await stop.wait()
 
 
-async def _drain(server: GrpcServer, registry: Registry, grace: timedelta) -> None:
+async def _drain(
+    server: GrpcServer, registry: Registry, grace: timedelta, policy: ShutdownPolicy
+) -> None:
     """Let calls, then executions, end; both together within the grace."""
     began = asyncio.get_running_loop().time()
     await server.stop(grace)
     spent = asyncio.get_running_loop().time() - began
-    await registry.close(max(grace.total_seconds() - spent, 0.0))
+    await registry.close(max(grace.total_seconds() - spent, 0.0), policy)
 
 
 def _open_metrics(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -28,8 +29,10 @@ from skybridge.faas.v1 import (
 from skybridge_server.api.server import GrpcServer
 from skybridge_server.app import Services, servicers, wire
 from skybridge_server.config import Address, Settings
+from skybridge_server.models.shutdown import ShutdownPolicy
 from skybridge_server.services.engines import Engines
 from skybridge_server.services.limits import Limits
+from skybridge_server.services.shutdown import Shutdown
 from tests.fakes.repositories import FakeRepositories
 from tests.fakes.runtime import IMAGE, FakeRuntime
 from tests.limits import LIMITS
@@ -45,6 +48,7 @@ class Served:
 
     runtime: FakeRuntime
     services: Services
+    shutdown: Shutdown
     functions: function_service_pb2_grpc.FunctionServiceAsyncStub
     executions: execution_service_pb2_grpc.ExecutionServiceAsyncStub
     schedules: schedule_service_pb2_grpc.ScheduleServiceAsyncStub
@@ -97,7 +101,9 @@ async def serve(limits: Limits = LIMITS) -> AsyncGenerator[Served, None]:
     registry = CollectorRegistry()
     services = wire(FakeRepositories(), engines, limits, registry, "server-id")
     settings = Settings(listen=Address("127.0.0.1", 0))
-    server = GrpcServer(settings, servicers(services, limits, HEARTBEAT), registry)
+    shutdown = Shutdown(asyncio.Event(), timedelta(), ShutdownPolicy.CANCEL)
+    answering = servicers(services, limits, HEARTBEAT, shutdown)
+    server = GrpcServer(settings, answering, registry)
     async with AsyncExitStack() as opened:
         opened.push_async_callback(engines.close)
         await engines.open()
@@ -109,6 +115,7 @@ async def serve(limits: Limits = LIMITS) -> AsyncGenerator[Served, None]:
         yield Served(
             runtime,
             services,
+            shutdown,
             function_service_pb2_grpc.FunctionServiceStub(channel),
             execution_service_pb2_grpc.ExecutionServiceStub(channel),
             schedule_service_pb2_grpc.ScheduleServiceStub(channel),

@@ -6,12 +6,14 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from google.protobuf.duration_pb2 import Duration
 from grpc import StatusCode
 
 from skybridge.faas.v1 import function_pb2
 from skybridge.faas.v1 import function_service_pb2 as functions_pb
 from skybridge.faas.v1 import system_service_pb2 as pb
 from skybridge_server import __version__
+from skybridge_server.models.shutdown import ShutdownPolicy
 from skybridge_server.runtimes.base import Credentials
 from tests.api.served import Served, all_of, refusal, serve
 from tests.fakes.runtime import IMAGE
@@ -111,3 +113,21 @@ async def test_pulls_that_are_refused() -> None:
             StatusCode.INVALID_ARGUMENT,
             ["image", "runtime"],
         )
+
+
+async def test_drain_asks_for_a_stop_once(served: Served) -> None:
+    for policy in (pb.SHUTDOWN_POLICY_HANDOVER, pb.SHUTDOWN_POLICY_CANCEL):
+        request = pb.DrainServerRequest(grace=Duration(seconds=7), policy=policy)
+        answer = await served.system.DrainServer(request, timeout=PATIENCE)
+        assert (answer.running_executions, answer.queued_executions) == (0, 0)
+    shutdown = served.shutdown
+    assert shutdown.asked.is_set()
+    assert (shutdown.grace, shutdown.policy) == (timedelta(seconds=7), ShutdownPolicy.HANDOVER)
+
+
+async def test_drain_names_every_wrong_field(served: Served) -> None:
+    unknown = pb.ShutdownPolicy.ValueType(99)
+    request = pb.DrainServerRequest(grace=Duration(seconds=2 * 86_400), policy=unknown)
+    refused = await refusal(lambda: served.system.DrainServer(request, timeout=PATIENCE))
+    assert (refused.code, refused.fields) == (StatusCode.INVALID_ARGUMENT, ["grace", "policy"])
+    assert not served.shutdown.asked.is_set()

@@ -126,7 +126,7 @@ def test_these_are_the_commands() -> None:
         *(f"instances {verb}" for verb in ("list", "get", "stop")),
         *(f"schedules {verb}" for verb in ("create", "get", "list", "update", "delete")),
         *(f"schedules {verb}" for verb in ("pause", "resume", "trigger")),
-        *("run", "start", "logs", "metrics", "system", "runtimes", "up"),
+        *("run", "start", "logs", "metrics", "system", "runtimes", "drain", "up"),
     }
 
 
@@ -167,3 +167,16 @@ def test_the_client_alone_needs_neither_typer_nor_rich() -> None:
         "assert not {'typer', 'rich', 'docker', 'peewee'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_drain(server: Scripted) -> None:
+    answer = system_service.DrainServerResponse(running_executions=2, queued_executions=30)
+    for _ in range(3):
+        server.on("DrainServer", answer)
+    assert skybridge(server, "drain").text == "2 executions run, 30 wait\n"
+    skybridge(server, "drain", "--grace", "5m", "--handover")
+    assert skybridge(server, "drain", "--cancel", "--json").json["queuedExecutions"] == 30
+    default, handover, cancel = server.asked("DrainServer")
+    assert not default.HasField("grace")
+    assert [each.policy for each in (default, handover, cancel)] == [0, 2, 1]
+    assert handover.grace.seconds == 300

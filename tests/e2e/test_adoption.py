@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import docker
 import pytest
 from docker.models.containers import Container
 
-from skybridge_client import AsyncClient, ExecutionEvent, Patience, is_final
+from skybridge_client import (
+    AsyncClient,
+    Execution,
+    ExecutionEvent,
+    Patience,
+    UnavailableError,
+    is_final,
+)
 from tests.support.functions import (
     BUSYBOX,
     GATED,
@@ -30,6 +39,7 @@ from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.docker
 
+T = TypeVar("T")
 Serve = Callable[..., Server]
 Moment = Callable[[Server, AsyncClient, str], Awaitable[None]]
 
@@ -81,6 +91,16 @@ async def written(client: AsyncClient, execution: str, size: int) -> None:
         return (await client.get_execution(execution)).stdout_bytes >= size
 
     await until(there, f"{size} bytes of output")
+
+
+async def persist(call: Callable[[], Awaitable[T]]) -> T:
+    """Repeat a call until the server is there."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            try:
+                return await call()
+            except UnavailableError:
+                await asyncio.sleep(0.1)
 
 
 @asynccontextmanager
@@ -158,23 +178,25 @@ async def test_callers_who_wait_get_their_answer_across_a_crash(serve: Serve) ->
     server = serve()
     async with caller(server) as client:
         name = await deploy(client, f"cat; {GATED}")
+        request_id = str(uuid.uuid4())
         calling = asyncio.create_task(
-            client.execute(name, b"input\n", request_id=str(uuid.uuid4()))
+            persist(lambda: client.execute(name, b"input\n", request_id=request_id))
         )
 
-        async def runs() -> bool:
-            executions = [
-                each async for each in client.list_executions(filter=f'function = "{name}"')
-            ]
-            return any(each.stdout_bytes >= len("input\nready\n") for each in executions)
+        found: list[Execution] = []
 
-        await until(runs, "it to run")
-        (execution,) = [
-            each async for each in client.list_executions(filter=f'function = "{name}"')
-        ]
+        async def accepted() -> bool:
+            wanted = f'function = "{name}"'
+            found[:] = [each async for each in client.list_executions(filter=wanted)]
+            return bool(found)
+
+        await until(accepted, "it to be accepted")
+        execution = found[0]
+        await written(client, execution.name, len("input\nready\n"))
         await restart(server)
         await finish(server, execution.name)
         ended = await calling
+        assert told(ended)[0] == "SUCCEEDED"
         assert (ended.name, ended.output) == (execution.name, b"input\nready\ndone\n")
         server.settle()
     await asyncio.to_thread(server.stop)
@@ -258,3 +280,78 @@ async def test_a_container_that_nobody_knows_goes_at_the_start(serve: Serve) -> 
             assert told(await client.wait(started.name, timeout=PATIENCE))[0] == "CANCELLED"
             server.settle()
     await asyncio.to_thread(server.stop)
+
+
+# -- stopping on purpose -------------------------------------------------------------------------
+
+
+async def test_a_stop_that_hands_over_ends_nothing(serve: Serve) -> None:
+    server = serve(FAAS_SHUTDOWN_GRACE="1s", FAAS_ON_SHUTDOWN="handover")
+    async with caller(server) as client:
+        started = await client.start(await deploy(client, GATED))
+        await written(client, started.name, len("ready\n"))
+        following = asyncio.create_task(collect(client.watch(started.name)))
+        server.signal(signal.SIGTERM)
+        assert await asyncio.to_thread(server.wait) == 0
+        container = (await asyncio.to_thread(server.containers))[0]
+        assert container.status == "running"
+        await asyncio.to_thread(server.start)
+        await finish(server, started.name)
+        events = await following
+        assert output(events) == b"ready\ndone\n"
+        assert states(events) == ["QUEUED", "STARTING", "RUNNING", "SUCCEEDED"]
+        server.settle()
+    await asyncio.to_thread(server.stop)
+
+
+async def test_a_server_drains_when_a_caller_says_so(serve: Serve) -> None:
+    server = serve(FAAS_SHUTDOWN_GRACE="10m")
+    async with caller(server) as client:
+        started = await client.start(await deploy(client, GATED))
+        await written(client, started.name, len("ready\n"))
+        answer = await client.drain(grace=1, handover=True)
+        assert (answer.running_executions, answer.queued_executions) == (1, 0)
+        assert await asyncio.to_thread(server.wait) == 0
+        await asyncio.to_thread(server.start)
+        await finish(server, started.name)
+        ended = await client.wait(started.name, timeout=PATIENCE)
+        assert (told(ended)[0], ended.output) == ("SUCCEEDED", b"ready\ndone\n")
+        server.settle()
+    await asyncio.to_thread(server.stop)
+
+
+async def test_an_update_under_load_loses_nothing(serve: Serve) -> None:
+    """Half of it waits, half of it runs, and callers go on calling."""
+    server = serve(
+        FAAS_SHUTDOWN_GRACE="100ms", FAAS_ON_SHUTDOWN="handover", FAAS_MAX_CONCURRENT_EXECUTIONS="4"
+    )
+    async with caller(server) as client:
+        name = await deploy(client, "read line; echo $line; sleep 0.3; echo $line")
+        results: dict[str, bytes] = {}
+
+        async def call(number: int) -> None:
+            text = f"{number}\n".encode()
+            request_id = str(uuid.uuid4())
+            started = await persist(lambda: client.start(name, text, request_id=request_id))
+            ended = await persist(lambda: client.wait(started.name, timeout=PATIENCE))
+            assert told(ended)[0] == "SUCCEEDED", ended.failure.message
+            assert ended.output == text + text
+            results[started.name] = ended.output
+
+        calls = [asyncio.create_task(call(number)) for number in range(24)]
+        for _ in range(2):
+            await until_ended(results, len(results) + 4)
+            server.signal(signal.SIGTERM)
+            assert await asyncio.to_thread(server.wait) == 0
+            await asyncio.to_thread(server.start)
+        await asyncio.gather(*calls)
+        assert len(results) == len(calls)
+        server.settle()
+    await asyncio.to_thread(server.stop)
+
+
+async def until_ended(results: dict[str, bytes], count: int) -> None:
+    async def ended() -> bool:
+        return len(results) >= count
+
+    await until(ended, f"{count} executions to end")

@@ -1,4 +1,4 @@
-"""`skybridge metrics`, `system` and `runtimes`."""
+"""`skybridge metrics`, `system`, `runtimes` and `drain`."""
 
 from __future__ import annotations
 
@@ -66,6 +66,34 @@ def system(session: Session) -> None:
 def runtimes(session: Session) -> None:
     """List the container engines of the server."""
     show_list(session.client.runtimes(), "runtimes", RUNTIMES, session.form)
+
+
+@command(app, "drain", "skybridge drain", "skybridge drain --grace 5m --handover")
+def drain(
+    session: Session,
+    grace: Annotated[
+        float | None,
+        typer.Option(
+            parser=seconds,
+            metavar="DURATION",
+            help="How long what runs may go on. Default: as the server is set.",
+        ),
+    ] = None,
+    handover: Annotated[
+        bool | None,
+        typer.Option(
+            "--handover/--cancel",
+            help="Leave what runs longer to the server's next start, or cancel it. "
+            "Default: as the server is set.",
+        ),
+    ] = None,
+) -> None:
+    """Stop the server: no new calls, and what runs may end first."""
+    left = session.client.drain(grace=grace, handover=handover)
+    if session.form is Format.TABLE:
+        typer.echo(f"{left.running_executions} executions run, {left.queued_executions} wait")
+    else:
+        show(left, session.form)
 
 
 def _show_metrics(found: FunctionMetrics) -> None:

@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING
 from skybridge.faas.v1 import system_service_pb2 as pb
 from skybridge.faas.v1.system_service_pb2_grpc import SystemServiceServicer
 from skybridge_server.api.convert.deployments import credentials_from_proto, pull_to_proto
-from skybridge_server.api.convert.system import runtime_to_proto, system_info_to_proto
+from skybridge_server.api.convert.system import (
+    drain_grace,
+    runtime_to_proto,
+    shutdown_policy,
+    system_info_to_proto,
+)
 from skybridge_server.services import rules
 from skybridge_server.services.deployments import DeploymentService
 from skybridge_server.services.limits import Limits
+from skybridge_server.services.shutdown import Shutdown
 from skybridge_server.services.system import SystemService
 from skybridge_server.services.violations import Violations
 
@@ -24,11 +30,16 @@ class SystemServicer(SystemServiceServicer):
     """The server itself, its runtimes, and their images."""
 
     def __init__(
-        self, system: SystemService, deployments: DeploymentService, limits: Limits
+        self,
+        system: SystemService,
+        deployments: DeploymentService,
+        limits: Limits,
+        shutdown: Shutdown,
     ) -> None:
         self._system = system
         self._deployments = deployments
         self._limits = limits
+        self._shutdown = shutdown
 
     async def GetSystemInfo(
         self, request: pb.GetSystemInfoRequest, context: Context
@@ -40,6 +51,18 @@ class SystemServicer(SystemServiceServicer):
     ) -> pb.ListRuntimesResponse:
         runtimes = await self._system.runtimes()
         return pb.ListRuntimesResponse(runtimes=[runtime_to_proto(each) for each in runtimes])
+
+    async def DrainServer(
+        self, request: pb.DrainServerRequest, context: Context
+    ) -> pb.DrainServerResponse:
+        with Violations() as wrong:
+            grace = drain_grace(request, wrong)
+            policy = shutdown_policy(request, wrong)
+        info = self._system.info()
+        self._shutdown.request(grace, policy)
+        return pb.DrainServerResponse(
+            running_executions=info.running_executions, queued_executions=info.queued_executions
+        )
 
     async def PullImage(
         self, request: pb.PullImageRequest, context: Context

@@ -26,6 +26,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from skybridge_server.config.addresses import Address
 from skybridge_server.config.problems import PREFIX, Problem, SettingsError, variable_of
 from skybridge_server.config.units import GIB, parse_duration, parse_size
+from skybridge_server.models.shutdown import ShutdownPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +193,10 @@ class Settings(BaseSettings):
     )
     shutdown_grace: Duration = Field(
         timedelta(seconds=10), description="How long calls may go on when the server stops"
+    )
+    on_shutdown: ShutdownPolicy = Field(
+        ShutdownPolicy.CANCEL,
+        description="What runs longer: cancel, or handover: it runs on for the next start",
     )
     log_format: LogFormat = Field(
         LogFormat.AUTO, description="console, json, or auto: console on a terminal, else json"

@@ -85,6 +85,13 @@ class ActiveExecution:
             self.on_stop()
 
     @property
+    def can_be_handed_over(self) -> bool:
+        """Whether a later process can go on with it: it runs, and wants nothing more from us."""
+        execution = self.journal.execution
+        runs = execution.state is ExecutionState.RUNNING and not self._exited
+        return runs and execution.input_given and not execution.interactive
+
+    @property
     def ending(self) -> bool:
         """Whether its process has ended, and its end is about to be stored."""
         return self._exited

@@ -215,6 +215,11 @@ class Journal:
         if self._failure is not None:
             raise self._failure
 
+    async def give_back(self) -> None:
+        """Store what there is, and let somebody else go on. StorageError."""
+        self.note(lease=Lease(self._epoch))
+        await self.flush()
+
     async def end(
         self,
         execution: Execution,

@@ -10,9 +10,10 @@ from datetime import timedelta
 
 import structlog
 
-from skybridge_server.errors import LeaseLostError
-from skybridge_server.models.executions import Execution, FailureReason
+from skybridge_server.errors import LeaseLostError, StorageError
+from skybridge_server.models.executions import Execution, ExecutionState, FailureReason
 from skybridge_server.models.names import ExecutionName, FunctionName
+from skybridge_server.models.shutdown import ShutdownPolicy
 from skybridge_server.repositories.base import ExecutionRepository
 from skybridge_server.services.active import ActiveExecution
 from skybridge_server.services.engines import Engines
@@ -157,20 +158,40 @@ class Registry:
 
     # -- stopping -------------------------------------------------------------------------------
 
-    async def close(self, grace: float) -> None:
-        """Let running executions end within `grace` seconds, then stop them.
+    async def close(self, grace: float, policy: ShutdownPolicy = ShutdownPolicy.CANCEL) -> None:
+        """Let running executions end within `grace` seconds, then stop them or hand them over.
 
         Those that only wait stay in the store, for the next start of the server; so do those that
-        could not be ended or stored in time, to be settled then.
+        could not be ended or stored in time, to be settled then. What cannot be handed over is
+        stopped: its input comes from here.
         """
         self._closing = True
         await self._cancel([self._tasks[a.name] for a in self if not a.journal.started])
         await self._wait(grace)
+        if policy is ShutdownPolicy.HANDOVER:
+            await self._hand_over()
         for active in self:
             active.stop(FailureReason.CANCELLED, "the server was stopped")
         longest = max((a.revision.spec.timeouts.shutdown_grace for a in self), default=timedelta())
         await self._wait(longest.total_seconds() + KILL_PATIENCE + STOP_PATIENCE)
         await self._cancel([*self._tasks.values()])
+
+    async def _hand_over(self) -> None:
+        """Let go of what runs, as it runs."""
+        starting = [a for a in self if a.journal.execution.state is ExecutionState.STARTING]
+        await asyncio.gather(*(active.attached.wait(STOP_PATIENCE) for active in starting))
+        running = [active for active in self if active.can_be_handed_over]
+        for active in running:
+            active.handed_over = True
+        await self._cancel([self._tasks[active.name] for active in running])
+        for active in running:
+            try:
+                await active.journal.give_back()
+            except StorageError as error:
+                # The lease stays with this server, whose next process takes it all the same.
+                log.warning("lease not given back", detail=error.message)
+        if running:
+            log.info("executions handed over", count=len(running))
 
     async def _wait(self, seconds: float) -> None:
         if self._tasks:

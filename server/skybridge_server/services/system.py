@@ -30,7 +30,13 @@ class SystemService:
     """Tells about the server and its runtimes."""
 
     def __init__(
-        self, engines: Engines, slots: Slots, limits: Limits, *, server_id: str, version: str
+        self,
+        engines: Engines,
+        slots: Slots,
+        limits: Limits,
+        *,
+        server_id: str,
+        version: str,
     ) -> None:
         self._engines = engines
         self._slots = slots

@@ -14,6 +14,7 @@ from skybridge_server.models.executions import ExecutionState, Failure, FailureR
 from skybridge_server.models.functions import MIB, Scaling
 from skybridge_server.models.journal import OutputStream
 from skybridge_server.models.names import ExecutionName
+from skybridge_server.models.shutdown import ShutdownPolicy
 from skybridge_server.services import labels
 from tests.fakes.runtime import FakeProcess, says, sleep
 from tests.unit.services.world import SERVER_ID, World, gaps_of, output_of, settle, until
@@ -475,6 +476,49 @@ async def test_running_executions_may_end_within_the_grace(world: World) -> None
     assert (await world.ended(running)).state is S.SUCCEEDED
     assert world.repositories.executions.rows[waiting].state is S.QUEUED
     assert len(world.runtime.containers.created) == 1
+    assert not world.runtime.containers.present
+
+
+async def test_what_runs_longer_is_handed_over(world: World) -> None:
+    story = Story()
+    name = await tell_half(world, story, input=b"given")
+    await world.services.registry.close(1, ShutdownPolicy.HANDOVER)
+    left = world.repositories.executions.rows[name]
+    assert (left.state, left.lease) == (S.RUNNING, Lease(1))
+    assert len(world.runtime.containers.present) == 1
+    new = await restart(world)
+    story.go_on.set()
+    assert (await new.ended(name)).state is S.SUCCEEDED
+    check_told(new, name)
+    await new.engines.close()
+
+
+async def test_what_is_starting_is_handed_over_once_it_runs(world: World) -> None:
+    story = Story()
+    await world.deployed(program=story)
+    release = world.runtime.gate.hold("start")
+    name = await world.start()
+    await world.runtime.gate.seen("start").wait()
+    closing = asyncio.create_task(world.services.registry.close(1, ShutdownPolicy.HANDOVER))
+    await asyncio.sleep(2)
+    release.set()
+    await closing
+    assert world.repositories.executions.rows[name].state is S.RUNNING
+    new = await restart(world)
+    story.go_on.set()
+    assert (await new.ended(name)).state is S.SUCCEEDED
+    await new.engines.close()
+
+
+@pytest.mark.parametrize("fields", [{"interactive": True}, {"input": bytes(MIB)}])
+async def test_what_needs_this_process_cannot_be_handed_over(
+    world: World, fields: dict[str, Any]
+) -> None:
+    await world.deployed(program=sleep)
+    name = await world.start(**fields)
+    await world.reaches(name, S.RUNNING)
+    await world.services.registry.close(1, ShutdownPolicy.HANDOVER)
+    assert (await world.ended(name)).state is S.CANCELLED
     assert not world.runtime.containers.present
 
 

@@ -46,6 +46,36 @@ RUNTIME_STATE_UNAVAILABLE: RuntimeState.ValueType  # 2
 """It does not answer."""
 Global___RuntimeState: _TypeAlias = RuntimeState  # noqa: Y015
 
+class _ShutdownPolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ShutdownPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ShutdownPolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SHUTDOWN_POLICY_UNSPECIFIED: _ShutdownPolicy.ValueType  # 0
+    """Not set: as configured."""
+    SHUTDOWN_POLICY_CANCEL: _ShutdownPolicy.ValueType  # 1
+    """They are cancelled."""
+    SHUTDOWN_POLICY_HANDOVER: _ShutdownPolicy.ValueType  # 2
+    """They run on, and the next start of the server goes on with them. Those that
+    have not been given all of their input, or take it from a caller, are
+    cancelled.
+    """
+
+class ShutdownPolicy(_ShutdownPolicy, metaclass=_ShutdownPolicyEnumTypeWrapper):
+    """What becomes of executions that run longer than a server that stops waits."""
+
+SHUTDOWN_POLICY_UNSPECIFIED: ShutdownPolicy.ValueType  # 0
+"""Not set: as configured."""
+SHUTDOWN_POLICY_CANCEL: ShutdownPolicy.ValueType  # 1
+"""They are cancelled."""
+SHUTDOWN_POLICY_HANDOVER: ShutdownPolicy.ValueType  # 2
+"""They run on, and the next start of the server goes on with them. Those that
+have not been given all of their input, or take it from a caller, are
+cancelled.
+"""
+Global___ShutdownPolicy: _TypeAlias = ShutdownPolicy  # noqa: Y015
+
 @_typing.final
 class GetSystemInfoRequest(_message.Message):
     """Request of GetSystemInfo."""
@@ -393,3 +423,59 @@ class PulledImage(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PulledImage: _TypeAlias = PulledImage  # noqa: Y015
+
+@_typing.final
+class DrainServerRequest(_message.Message):
+    """Request of DrainServer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRACE_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    policy: Global___ShutdownPolicy.ValueType
+    """What becomes of executions that run longer. Default: FAAS_ON_SHUTDOWN."""
+    @_builtins.property
+    def grace(self) -> _duration_pb2.Duration:
+        """How long calls and executions may go on, up to 24 h; 0 s: not at all.
+        Default: FAAS_SHUTDOWN_GRACE.
+        """
+
+    def __init__(
+        self,
+        *,
+        grace: _duration_pb2.Duration | None = ...,
+        policy: Global___ShutdownPolicy.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["grace", b"grace"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grace", b"grace", "policy", b"policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainServerRequest: _TypeAlias = DrainServerRequest  # noqa: Y015
+
+@_typing.final
+class DrainServerResponse(_message.Message):
+    """Answer of DrainServer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUNNING_EXECUTIONS_FIELD_NUMBER: _builtins.int
+    QUEUED_EXECUTIONS_FIELD_NUMBER: _builtins.int
+    running_executions: _builtins.int
+    """Executions that run now."""
+    queued_executions: _builtins.int
+    """Executions that wait now."""
+    def __init__(
+        self,
+        *,
+        running_executions: _builtins.int = ...,
+        queued_executions: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["queued_executions", b"queued_executions", "running_executions", b"running_executions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainServerResponse: _TypeAlias = DrainServerResponse  # noqa: Y015

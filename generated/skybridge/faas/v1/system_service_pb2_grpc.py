@@ -51,6 +51,11 @@ class SystemServiceStub(object):
                 request_serializer=skybridge_dot_faas_dot_v1_dot_system__service__pb2.PullImageRequest.SerializeToString,
                 response_deserializer=skybridge_dot_faas_dot_v1_dot_system__service__pb2.PullImageResponse.FromString,
                 _registered_method=True)
+        self.DrainServer = channel.unary_unary(
+                '/skybridge.faas.v1.SystemService/DrainServer',
+                request_serializer=skybridge_dot_faas_dot_v1_dot_system__service__pb2.DrainServerRequest.SerializeToString,
+                response_deserializer=skybridge_dot_faas_dot_v1_dot_system__service__pb2.DrainServerResponse.FromString,
+                _registered_method=True)
 
 
 class SystemServiceServicer(object):
@@ -81,6 +86,17 @@ class SystemServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DrainServer(self, request, context):
+        """Stops the server, as SIGTERM does: health becomes NOT_SERVING, no call is
+        taken any more, those that run and executions may end within the grace, and
+        what runs longer is cancelled or handed over to the next start of the
+        server. What waits stays in the database. Answers at once; a server that is
+        stopping already goes on as it was told first. Codes: INVALID_ARGUMENT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SystemServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -98,6 +114,11 @@ def add_SystemServiceServicer_to_server(servicer, server):
                     servicer.PullImage,
                     request_deserializer=skybridge_dot_faas_dot_v1_dot_system__service__pb2.PullImageRequest.FromString,
                     response_serializer=skybridge_dot_faas_dot_v1_dot_system__service__pb2.PullImageResponse.SerializeToString,
+            ),
+            'DrainServer': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainServer,
+                    request_deserializer=skybridge_dot_faas_dot_v1_dot_system__service__pb2.DrainServerRequest.FromString,
+                    response_serializer=skybridge_dot_faas_dot_v1_dot_system__service__pb2.DrainServerResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -183,6 +204,33 @@ class SystemService(object):
             '/skybridge.faas.v1.SystemService/PullImage',
             skybridge_dot_faas_dot_v1_dot_system__service__pb2.PullImageRequest.SerializeToString,
             skybridge_dot_faas_dot_v1_dot_system__service__pb2.PullImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainServer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skybridge.faas.v1.SystemService/DrainServer',
+            skybridge_dot_faas_dot_v1_dot_system__service__pb2.DrainServerRequest.SerializeToString,
+            skybridge_dot_faas_dot_v1_dot_system__service__pb2.DrainServerResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -44,6 +44,13 @@ class SystemServiceStub:
     the progress. Codes: INVALID_ARGUMENT, FAILED_PRECONDITION (image missing or
     refused; credentials refused), UNAVAILABLE (engine or registry).
     """
+    DrainServer: _grpc.UnaryUnaryMultiCallable[_system_service_pb2.DrainServerRequest, _system_service_pb2.DrainServerResponse]
+    """Stops the server, as SIGTERM does: health becomes NOT_SERVING, no call is
+    taken any more, those that run and executions may end within the grace, and
+    what runs longer is cancelled or handed over to the next start of the
+    server. What waits stays in the database. Answers at once; a server that is
+    stopping already goes on as it was told first. Codes: INVALID_ARGUMENT.
+    """
 
 @_typing.type_check_only
 class SystemServiceAsyncStub(SystemServiceStub):
@@ -60,6 +67,13 @@ class SystemServiceAsyncStub(SystemServiceStub):
     """Pulls an image ahead of a deployment, under the trust policy, and streams
     the progress. Codes: INVALID_ARGUMENT, FAILED_PRECONDITION (image missing or
     refused; credentials refused), UNAVAILABLE (engine or registry).
+    """
+    DrainServer: _aio.UnaryUnaryMultiCallable[_system_service_pb2.DrainServerRequest, _system_service_pb2.DrainServerResponse]  # type: ignore[assignment]
+    """Stops the server, as SIGTERM does: health becomes NOT_SERVING, no call is
+    taken any more, those that run and executions may end within the grace, and
+    what runs longer is cancelled or handed over to the next start of the
+    server. What waits stays in the database. Answers at once; a server that is
+    stopping already goes on as it was told first. Codes: INVALID_ARGUMENT.
     """
 
 class SystemServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -92,6 +106,19 @@ class SystemServiceServicer(metaclass=_abc_1.ABCMeta):
         """Pulls an image ahead of a deployment, under the trust policy, and streams
         the progress. Codes: INVALID_ARGUMENT, FAILED_PRECONDITION (image missing or
         refused; credentials refused), UNAVAILABLE (engine or registry).
+        """
+
+    @_abc_1.abstractmethod
+    def DrainServer(
+        self,
+        request: _system_service_pb2.DrainServerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_system_service_pb2.DrainServerResponse, _abc.Awaitable[_system_service_pb2.DrainServerResponse]]:
+        """Stops the server, as SIGTERM does: health becomes NOT_SERVING, no call is
+        taken any more, those that run and executions may end within the grace, and
+        what runs longer is cancelled or handed over to the next start of the
+        server. What waits stays in the database. Answers at once; a server that is
+        stopping already goes on as it was told first. Codes: INVALID_ARGUMENT.
         """
 
 def add_SystemServiceServicer_to_server(servicer: SystemServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

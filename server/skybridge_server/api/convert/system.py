@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from skybridge.faas.v1 import function_pb2
 from skybridge.faas.v1 import system_service_pb2 as pb
-from skybridge_server.api.convert.values import duration_to_proto
+from skybridge_server.api.convert.values import (
+    duration_to_proto,
+    optional_duration_from_proto,
+)
+from skybridge_server.models.shutdown import ShutdownPolicy
 from skybridge_server.services.engines import RuntimeStatus
 from skybridge_server.services.limits import Limits
 from skybridge_server.services.system import SystemInfo
+from skybridge_server.services.violations import Violations
+
+MAX_GRACE = timedelta(hours=24)
+
+_POLICIES = {
+    pb.SHUTDOWN_POLICY_CANCEL: ShutdownPolicy.CANCEL,
+    pb.SHUTDOWN_POLICY_HANDOVER: ShutdownPolicy.HANDOVER,
+}
 
 
 def system_info_to_proto(info: SystemInfo) -> pb.GetSystemInfoResponse:
@@ -52,3 +66,21 @@ def runtime_to_proto(status: RuntimeStatus) -> pb.Runtime:
         message.oci_runtimes.extend(status.info.oci_runtimes)
         message.unsupported_limits.extend(status.info.unsupported_limits)
     return message
+
+
+def drain_grace(request: pb.DrainServerRequest, wrong: Violations) -> timedelta | None:
+    """Return how long calls may go on; None: as configured."""
+    grace = optional_duration_from_proto(request, "grace", "", wrong)
+    if grace is not None and not timedelta(0) <= grace <= MAX_GRACE:
+        wrong.add("grace", f"must be between 0 s and {MAX_GRACE.total_seconds():g} s")
+    return grace
+
+
+def shutdown_policy(request: pb.DrainServerRequest, wrong: Violations) -> ShutdownPolicy | None:
+    """Return what becomes of executions that run longer; None: as configured."""
+    if request.policy == pb.SHUTDOWN_POLICY_UNSPECIFIED:
+        return None
+    policy = _POLICIES.get(request.policy)
+    if policy is None:
+        wrong.add("policy", f"{request.policy} is not a value of this server's API")
+    return policy
