@@ -35,6 +35,7 @@ CODES: Mapping[type[Exception], grpc.StatusCode] = {
     errors.StorageFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.UnavailableError: grpc.StatusCode.UNAVAILABLE,
     errors.DeadlineExceededError: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.OutputLostError: grpc.StatusCode.DATA_LOSS,
 }
 
 # Peers drop trailers over 8 KiB, and with them the error. Some carry the details as base64, a
