@@ -1,8 +1,8 @@
 """The kinds of calls, described without doing them.
 
-functions.py, executions.py, schedules.py and system.py describe each rpc once: its arguments,
-its request and what of the answer is given to the caller. The sync and the async client only
-know how to perform each kind.
+functions.py, executions.py, dead_letters.py, schedules.py and system.py describe each rpc once:
+its arguments, its request and what of the answer is given to the caller. The sync and the async
+client only know how to perform each kind.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
+from skybridge.faas.v1.dead_letter_service_pb2_grpc import DeadLetterServiceStub
 from skybridge.faas.v1.execution_service_pb2_grpc import ExecutionServiceStub
 from skybridge.faas.v1.function_service_pb2_grpc import FunctionServiceStub
 from skybridge.faas.v1.instance_service_pb2_grpc import InstanceServiceStub
@@ -38,6 +39,7 @@ class Stubs:
     def __init__(self, channel: Any) -> None:
         self.functions = FunctionServiceStub(channel)
         self.executions = ExecutionServiceStub(channel)
+        self.dead_letters = DeadLetterServiceStub(channel)
         self.schedules = ScheduleServiceStub(channel)
         self.instances = InstanceServiceStub(channel)
         self.metrics = MetricsServiceStub(channel)

@@ -12,6 +12,7 @@ import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
 from skybridge.faas.v1 import (
+    dead_letter_service_pb2,
     execution_service_pb2,
     function_service_pb2,
     instance_service_pb2,
@@ -141,6 +142,7 @@ def _services() -> list[ServiceDescriptor]:
         execution_service_pb2,
         instance_service_pb2,
         metrics_service_pb2,
+        dead_letter_service_pb2,
         schedule_service_pb2,
         system_service_pb2,
     )

@@ -11,7 +11,7 @@ import grpc
 
 from skybridge.faas.v1.execution_pb2 import ExecutionEvent
 from skybridge.faas.v1.execution_service_pb2 import Signal
-from skybridge_client import executions, functions, instances, schedules, system
+from skybridge_client import dead_letters, executions, functions, instances, schedules, system
 from skybridge_client.calls import Method, Pages, Poll, Stream, Stubs, Unary
 from skybridge_client.channel import TlsConfig, options, resolve_address, resolve_tls
 from skybridge_client.errors import SkybridgeError, from_rpc_error
@@ -146,6 +146,12 @@ class Client:
     cancel = Method(executions.cancel, _unary)
     delete_execution = Method(executions.delete_execution, _unary)
     logs = Method(executions.logs, _stream)
+
+    list_dead_letters = Method(dead_letters.list_dead_letters, _pages)
+    get_dead_letter = Method(dead_letters.get_dead_letter, _unary)
+    redrive_dead_letter = Method(dead_letters.redrive_dead_letter, _unary)
+    redrive_dead_letters = Method(dead_letters.redrive_dead_letters, _pages)
+    purge_dead_letters = Method(dead_letters.purge_dead_letters, _unary)
 
     create_schedule = Method(schedules.create_schedule, _unary)
     get_schedule = Method(schedules.get_schedule, _unary)

@@ -6,7 +6,10 @@ protos and in the stubs beside the generated code.
 
 from __future__ import annotations
 
+from skybridge.faas.v1.dead_letter_pb2 import DeadLetter
+from skybridge.faas.v1.dead_letter_service_pb2 import RedriveDeadLettersResponse, RefusedRedrive
 from skybridge.faas.v1.execution_pb2 import (
+    Attempt,
     Execution,
     ExecutionEvent,
     ExecutionState,
@@ -69,8 +72,10 @@ from skybridge.faas.v1.system_service_pb2 import (
 )
 
 __all__ = [
+    "Attempt",
     "Contract",
     "ContractKind",
+    "DeadLetter",
     "DeployFunctionResponse",
     "DeploymentPhase",
     "Durability",
@@ -105,6 +110,8 @@ __all__ = [
     "PullPolicy",
     "PulledImage",
     "ReadLogsResponse",
+    "RedriveDeadLettersResponse",
+    "RefusedRedrive",
     "RegistryCredentials",
     "Resources",
     "Result",

@@ -70,6 +70,7 @@ class FunctionFields(TypedDict, total=False):
     retry_max_age: float
     retry_on: Sequence[str]
     retry_exit_codes: Sequence[int]
+    dead_letters: bool
 
 
 PATHS: dict[str, str] = {
@@ -121,6 +122,7 @@ PATHS: dict[str, str] = {
     "retry_max_age": "spec.retry_policy.max_age",
     "retry_on": "spec.retry_policy.retry_on",
     "retry_exit_codes": "spec.retry_policy.exit_codes",
+    "dead_letters": "spec.retry_policy.dead_letters",
 }
 """Keyword to path in Function."""
 

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from skybridge_server import __version__
 from skybridge_server.api.admin import AdminServer
+from skybridge_server.api.dead_letters import DeadLetterServicer
 from skybridge_server.api.executions import ExecutionServicer
 from skybridge_server.api.functions import FunctionServicer
 from skybridge_server.api.instances import InstanceServicer
@@ -34,6 +35,7 @@ from skybridge_server.services import labels
 from skybridge_server.services.acceptance import Acceptance
 from skybridge_server.services.alarm import Alarm
 from skybridge_server.services.clock import SYSTEM_CLOCK, Clock
+from skybridge_server.services.dead_letters import DeadLetterService
 from skybridge_server.services.delays import Delays
 from skybridge_server.services.deployments import DeploymentService
 from skybridge_server.services.engines import Engines
@@ -70,6 +72,7 @@ class Services:
     functions: FunctionService
     deployments: DeploymentService
     executions: ExecutionService
+    dead_letters: DeadLetterService
     schedules: ScheduleService
     metrics: MetricsService
     pulled_images: PulledImages
@@ -167,6 +170,7 @@ def wire(
             repositories, functions, engines, pulled_images, bounds, instances
         ),
         executions=executions,
+        dead_letters=DeadLetterService(repositories, acceptance, clock, delays_alarm.wake),
         schedules=ScheduleService(repositories, firing, clock, on_change=scheduler.wake),
         metrics=MetricsService(repositories),
         pulled_images=pulled_images,
@@ -208,6 +212,7 @@ def servicers(
     return [
         FunctionServicer(services.functions, services.deployments, bounds),
         ExecutionServicer(services.executions, bounds, heartbeat),
+        DeadLetterServicer(services.dead_letters, services.executions),
         ScheduleServicer(services.schedules, bounds),
         MetricsServicer(services.metrics),
         InstanceServicer(services.instances),

@@ -16,6 +16,7 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from prometheus_client import CollectorRegistry
 
 from skybridge.faas.v1 import (
+    dead_letter_service_pb2_grpc,
     execution_pb2,
     execution_service_pb2,
     execution_service_pb2_grpc,
@@ -51,6 +52,7 @@ class Served:
     shutdown: Shutdown
     functions: function_service_pb2_grpc.FunctionServiceAsyncStub
     executions: execution_service_pb2_grpc.ExecutionServiceAsyncStub
+    dead_letters: dead_letter_service_pb2_grpc.DeadLetterServiceAsyncStub
     schedules: schedule_service_pb2_grpc.ScheduleServiceAsyncStub
     metrics: metrics_service_pb2_grpc.MetricsServiceAsyncStub
     system: system_service_pb2_grpc.SystemServiceAsyncStub
@@ -118,6 +120,7 @@ async def serve(limits: Limits = LIMITS) -> AsyncGenerator[Served, None]:
             shutdown,
             function_service_pb2_grpc.FunctionServiceStub(channel),
             execution_service_pb2_grpc.ExecutionServiceStub(channel),
+            dead_letter_service_pb2_grpc.DeadLetterServiceStub(channel),
             schedule_service_pb2_grpc.ScheduleServiceStub(channel),
             metrics_service_pb2_grpc.MetricsServiceStub(channel),
             system_service_pb2_grpc.SystemServiceStub(channel),

@@ -11,19 +11,21 @@ from typing import Any
 import grpc
 from prometheus_client import CollectorRegistry
 
-from skybridge.faas.v1 import execution_service_pb2 as executions_pb
 from skybridge.faas.v1 import (
+    dead_letter_service_pb2_grpc,
     execution_service_pb2_grpc,
     function_service_pb2_grpc,
     metrics_service_pb2_grpc,
     schedule_service_pb2_grpc,
     system_service_pb2_grpc,
 )
+from skybridge.faas.v1 import execution_service_pb2 as executions_pb
 from skybridge.faas.v1 import system_service_pb2 as pb
 from skybridge_server.api.server import GrpcServer
 from skybridge_server.config import Address, Settings
 
 SERVICES = (
+    "skybridge.faas.v1.DeadLetterService",
     "skybridge.faas.v1.ExecutionService",
     "skybridge.faas.v1.FunctionService",
     "skybridge.faas.v1.MetricsService",
@@ -96,9 +98,10 @@ def servicers(script: Script) -> list[Any]:
         TinySystem,
         function_service_pb2_grpc.FunctionServiceServicer,
         metrics_service_pb2_grpc.MetricsServiceServicer,
+        dead_letter_service_pb2_grpc.DeadLetterServiceServicer,
         schedule_service_pb2_grpc.ScheduleServiceServicer,
     ]
-    return [tiny[0](script), tiny[1](script), tiny[2](), tiny[3](), tiny[4]()]
+    return [tiny[0](script), tiny[1](script), *(kind() for kind in tiny[2:])]
 
 
 @dataclass(frozen=True)

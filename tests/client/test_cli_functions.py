@@ -58,6 +58,7 @@ WRITTEN: dict[str, list[str]] = {
     "initial_backoff": ["--initial-backoff", "500ms"],
     "max_backoff": ["--max-backoff", "1m30s"],
     "retry_max_age": ["--retry-max-age", "1h"],
+    "dead_letters": ["--dead-letters"],
     "retry_on": ["--retry-on", "exit_code", "--retry-on", "lost"],
     "retry_exit_codes": ["--retry-exit-code", "75", "--retry-exit-code", "111"],
 }

@@ -59,6 +59,7 @@ FIELDS: list[tuple[str, Any, Any]] = [
     ("retry_max_age", 3600.0, Duration(seconds=3600)),
     ("retry_on", ["exit_code", "lost"], [1, 16]),
     ("retry_exit_codes", [75, 111], [75, 111]),
+    ("dead_letters", True, True),
 ]
 
 

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.docker
 
 FUNCTIONS = "skybridge.faas.v1.FunctionService"
 EXECUTIONS = "skybridge.faas.v1.ExecutionService"
+DEAD_LETTERS = "skybridge.faas.v1.DeadLetterService"
 SCHEDULES = "skybridge.faas.v1.ScheduleService"
 METRICS = "skybridge.faas.v1.MetricsService"
 SYSTEM = "skybridge.faas.v1.SystemService"
@@ -142,6 +143,7 @@ def test_calls_every_rpc(grpcurl: Grpcurl, image: str) -> None:
     manage(grpcurl, name)
     ended = execute(grpcurl, name)
     schedule(grpcurl, name)
+    bury_and_redrive(grpcurl, name)
     stop_and_remove(grpcurl, name, ended)
     look_around(grpcurl, name, image)
     (deleted,) = grpcurl.call(FUNCTIONS, "DeleteFunction", {"name": name, "force": True})
@@ -238,6 +240,31 @@ def schedule(grpcurl: Grpcurl, name: str) -> None:
     assert grpcurl.call(SCHEDULES, "DeleteSchedule", {"name": name}) == [{}]
 
 
+def bury_and_redrive(grpcurl: Grpcurl, name: str) -> None:
+    policy = {"max_attempts": 2, "initial_backoff": "0.1s", "dead_letters": True}
+    spec = {"command": ["/bin/sh", "-c", "exit 3"], "retry_policy": policy}
+    grpcurl.call(FUNCTIONS, "UpdateFunction", {"function": {"name": name, "spec": spec}})
+    grpcurl.call(FUNCTIONS, "DeployFunction", {"name": name})
+    (started,) = grpcurl.call(EXECUTIONS, "StartExecution", {"function": name})
+    dead = {"name": started["execution"]["name"]}
+    grpcurl.call(EXECUTIONS, "WaitExecution", dead)
+    mine = {"filter": f'function = "{name}"'}
+    (page,) = grpcurl.call(DEAD_LETTERS, "ListDeadLetters", mine)
+    assert [each["name"] for each in page["dead_letters"]] == [dead["name"]]
+    (got,) = grpcurl.call(DEAD_LETTERS, "GetDeadLetter", dead)
+    assert got["dead_letter"]["execution"]["attempts"][0]["exit_code"] == 3
+    (redriven,) = grpcurl.call(DEAD_LETTERS, "RedriveDeadLetter", dead)
+    grpcurl.call(EXECUTIONS, "WaitExecution", {"name": redriven["execution"]})
+    (many,) = grpcurl.call(DEAD_LETTERS, "RedriveDeadLetters", mine)
+    assert len(many["executions"]) == 1
+    (purged,) = grpcurl.call(
+        DEAD_LETTERS, "PurgeDeadLetters", {"filter": f"{mine['filter']} AND redriven = true"}
+    )
+    assert purged == {"purged_count": 2}
+    (waited,) = grpcurl.call(EXECUTIONS, "WaitExecution", {"name": many["executions"][0]})
+    assert waited["execution"]["state"] == "EXECUTION_STATE_FAILED"
+
+
 def stop_and_remove(grpcurl: Grpcurl, name: str, ended: str) -> None:
     change = {"function": {"name": name, "spec": {"command": ["/bin/sh", "-c", GATED]}}}
     grpcurl.call(
@@ -265,7 +292,8 @@ def look_around(grpcurl: Grpcurl, name: str, image: str) -> None:
     (check,) = grpcurl.call(HEALTH, "Check", {"service": EXECUTIONS})
     assert check == {"status": "SERVING"}
     (listed,) = grpcurl.call(HEALTH, "List")
-    assert set(listed["statuses"]) == {"", FUNCTIONS, EXECUTIONS, SCHEDULES, METRICS, SYSTEM}
+    ours = {service.full_name for service in descriptors.services()}
+    assert set(listed["statuses"]) == {"", *ours}
     assert grpcurl.watch_health() == [{"status": "SERVING"}]
 
 

@@ -15,6 +15,8 @@ from skybridge_server.errors import (
     LeaseLostError,
     NotFoundError,
 )
+from skybridge_server.models.aftermath import NOTHING, Aftermath
+from skybridge_server.models.dead_letters import DeadLetter
 from skybridge_server.models.executions import Attempt, Execution, ExecutionState, Lease
 from skybridge_server.models.functions import Function, FunctionState, PulledImage, Revision
 from skybridge_server.models.journal import Event, Output, OutputStream, Result
@@ -22,6 +24,7 @@ from skybridge_server.models.metrics import FunctionMetrics, LatencySummary
 from skybridge_server.models.names import ExecutionName, FunctionName, RevisionName, ScheduleName
 from skybridge_server.models.paging import (
     Cursor,
+    DeadLetterQuery,
     ExecutionQuery,
     FunctionQuery,
     LabelFilter,
@@ -44,6 +47,7 @@ class FakeRepositories:
         self.requests = FakeRequests()
         self.executions = FakeExecutions(self.requests)
         self.waiting = FakeWaiting(self.executions)
+        self.dead_letters = FakeDeadLetters(self.executions)
         self.revisions = FakeRevisions(self.requests)
         self.functions = FakeFunctions(self.requests, self.revisions, self.executions)
         self.revisions.functions = self.functions
@@ -254,6 +258,7 @@ class FakeExecutions:
         self.inputs: dict[ExecutionName, bytes] = {}
         self.journals: dict[ExecutionName, list[Event]] = {}
         self.attempts_of: dict[ExecutionName, list[Attempt]] = {}
+        self.dead_letters: dict[ExecutionName, DeadLetter] = {}
         self._order: dict[ExecutionName, int] = {}
         self._requests = requests
 
@@ -283,6 +288,7 @@ class FakeExecutions:
         *,
         epoch: int = 0,
         attempt: Attempt | None = None,
+        aftermath: Aftermath = NOTHING,
     ) -> None:
         stored = await self.get(name)
         if stored.lease.epoch != epoch or stored.state.final:
@@ -292,6 +298,8 @@ class FakeExecutions:
             self.rows[name] = execution
         if attempt is not None:
             self.attempts_of.setdefault(name, []).append(attempt)
+        if aftermath.dead_letter and execution is not None:
+            self.dead_letters[name] = DeadLetter(execution)
 
     async def get(self, name: ExecutionName) -> Execution:
         if name not in self.rows:
@@ -380,7 +388,13 @@ class FakeExecutions:
     async def delete(self, name: ExecutionName) -> None:
         if not (await self.get(name)).state.final:
             raise FailedPreconditionError("it has not ended", reason="EXECUTION_UNFINISHED")
-        for rows in (self.rows, self.inputs, self.journals, self.attempts_of):
+        for rows in (
+            self.rows,
+            self.inputs,
+            self.journals,
+            self.attempts_of,
+            self.dead_letters,
+        ):
             rows.pop(name, None)
 
     async def function_names(self) -> Sequence[FunctionName]:
@@ -396,11 +410,15 @@ class FakeExecutions:
         doomed = [
             each.name
             for each in ended
-            if each.name in excess or (each.end_time and each.end_time < ended_before)
+            if (each.name in excess and not self._is_unsettled(each.name))
+            or (each.end_time and each.end_time < ended_before)
         ][:limit]
         for name in doomed:
             await self.delete(name)
         return len(doomed)
+
+    def _is_unsettled(self, name: ExecutionName) -> bool:
+        return name in self.dead_letters and self.dead_letters[name].redriven_as is None
 
     async def metrics(
         self, function: Function, *, start_time: datetime, end_time: datetime
@@ -466,6 +484,67 @@ class FakeWaiting:
         waited = self._executions.rows[name]
         self._executions.rows[name] = replace(waited, not_before=None)
         return waited
+
+
+class FakeDeadLetters:
+    """Dead letters by the name of their execution."""
+
+    def __init__(self, executions: FakeExecutions) -> None:
+        self._executions = executions
+        self._rows = executions.dead_letters
+
+    async def get(self, name: ExecutionName) -> DeadLetter:
+        if name not in self._rows:
+            raise NotFoundError("dead letter", str(name))
+        return self._rows[name]
+
+    async def list(self, query: DeadLetterQuery, page: PageRequest) -> Page[DeadLetter]:
+        return _page(
+            self._chosen(query),
+            lambda letter: (_number(_end_of(letter)), letter.name.execution),
+            page,
+            descending=query.descending,
+        )
+
+    async def redrive(
+        self, name: ExecutionName, execution: Execution, events: Sequence[Event]
+    ) -> ExecutionName:
+        letter = await self.get(name)
+        if letter.redriven_as is not None:
+            return letter.redriven_as
+        input_ = await self._executions.get_input(name)
+        await self._executions.add(execution, input_, events, check_function=True)
+        self._rows[name] = replace(
+            letter, redriven_as=execution.name, redrive_time=execution.create_time
+        )
+        return execution.name
+
+    async def purge(self, query: DeadLetterQuery, limit: int) -> int:
+        doomed = sorted(self._chosen(query), key=_end_of)[:limit]
+        for letter in doomed:
+            await self._executions.delete(letter.name)
+        return len(doomed)
+
+    def _chosen(self, query: DeadLetterQuery) -> Iterable[DeadLetter]:
+        return [letter for letter in self._rows.values() if _is_chosen(letter, query)]
+
+
+def _end_of(letter: DeadLetter) -> datetime:
+    assert letter.execution.end_time is not None
+    return letter.execution.end_time
+
+
+def _is_chosen(letter: DeadLetter, query: DeadLetterQuery) -> bool:
+    execution, end = letter.execution, _end_of(letter)
+    return (
+        letter.name.namespace == query.namespace
+        and query.function in {"", execution.function.function}
+        and (query.reason is None or getattr(execution.failure, "reason", None) is query.reason)
+        and (query.ended_from is None or end >= query.ended_from)
+        and (query.ended_before is None or end < query.ended_before)
+        and (letter.redriven_as is not None) == query.redriven
+        and _has_labels(execution.labels, query.labels)
+    )
 
 
 class FakeImages:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import typer
 
-from skybridge_client.cli import executions, exits, functions, instances, schedules, system, up
+from skybridge_client.cli import (
+    dead_letters,
+    executions,
+    exits,
+    functions,
+    instances,
+    schedules,
+    system,
+    up,
+)
 from skybridge_client.cli import run as run_command
 from skybridge_client.cli.session import take_common
 
@@ -18,6 +27,7 @@ take_common(app, "Run functions in containers: manage, deploy and execute them."
 app.add_typer(functions.app, name="function")
 app.add_typer(executions.app, name="executions")
 app.add_typer(instances.app, name="instances")
+app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(schedules.app, name="schedules")
 for group in (run_command.app, up.app, executions.logs_app, system.app):
     app.add_typer(group)

@@ -95,7 +95,7 @@ def _repeated(path: str, field: Any, values: Sequence[Any]) -> Iterator[tuple[st
     elif field.enum_type:
         yield path, ", ".join(text.word(field.enum_type, value) for value in values)
     else:
-        yield path, shlex.join(values)
+        yield path, shlex.join(map(str, values))
 
 
 def _text(field: Any, value: Any) -> str:

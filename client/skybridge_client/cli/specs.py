@@ -95,6 +95,9 @@ OPTIONS: dict[str, Any] = {
     "retry_exit_codes": _option(
         list[int], "--retry-exit-code", "Only with this exit code; repeatable."
     ),
+    "dead_letters": _option(
+        bool, "--dead-letters/--no-dead-letters", "Whether to keep what failed for good."
+    ),
 }
 """An option for each keyword of FunctionFields."""
 

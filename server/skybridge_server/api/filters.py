@@ -13,10 +13,11 @@ from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Any, TypeVar
 
-from skybridge_server.models.executions import ExecutionState
+from skybridge_server.models.executions import ExecutionState, FailureReason
 from skybridge_server.models.functions import FunctionState
 from skybridge_server.models.names import ID_PATTERN, FunctionName
 from skybridge_server.models.paging import (
+    DeadLetterQuery,
     ExecutionQuery,
     FunctionQuery,
     LabelFilter,
@@ -42,6 +43,10 @@ _LABEL_TERMS = 'labels.KEY = "value", labels.KEY : *'
 _FUNCTION_TERMS = f'state = STATE, name : "prefix", {_LABEL_TERMS}'
 _EXECUTION_TERMS = (
     f'function = "id", state = STATE, create_time >= "time", create_time < "time", {_LABEL_TERMS}'
+)
+_DEAD_LETTER_TERMS = (
+    'function = "id", reason = REASON, end_time >= "time", end_time < "time", redriven = true,'
+    f" redriven = false, {_LABEL_TERMS}"
 )
 _SCHEDULE_TERMS = 'function = "id", paused = true, paused = false'
 
@@ -83,6 +88,14 @@ def execution_query(
     return ExecutionQuery(namespace, labels=labels, descending=descending, **conditions)
 
 
+def dead_letter_query(namespace: str, filter_: str, wrong: Violations) -> DeadLetterQuery:
+    """Return the query of ListDeadLetters, and of what deals with many of them."""
+    labels, conditions = _conditions(
+        filter_, lambda term: _dead_letter_condition(term, namespace), wrong
+    )
+    return DeadLetterQuery(namespace, labels=labels, **conditions)
+
+
 def schedule_query(namespace: str, filter_: str, wrong: Violations) -> ScheduleQuery:
     """Return the query of ListSchedules."""
     labels, conditions = _conditions(
@@ -115,6 +128,21 @@ def _execution_condition(term: _Term, namespace: str) -> tuple[str, object]:
         case "create_time", "<", str(value):
             return "created_before", _time(value, term.position)
     raise _FilterError(term.position, f"allowed are: {_EXECUTION_TERMS}")
+
+
+def _dead_letter_condition(term: _Term, namespace: str) -> tuple[str, object]:
+    match term.field, term.operator, term.value:
+        case "function", "=", str(value):
+            return "function", _function_id(value, namespace, term.position)
+        case "reason", "=", str(value):
+            return "reason", _member(FailureReason, value, term.position)
+        case "end_time", ">=", str(value):
+            return "ended_from", _time(value, term.position)
+        case "end_time", "<", str(value):
+            return "ended_before", _time(value, term.position)
+        case "redriven", "=", "true" | "false":
+            return "redriven", term.value == "true"
+    raise _FilterError(term.position, f"allowed are: {_DEAD_LETTER_TERMS}")
 
 
 def _schedule_condition(term: _Term, namespace: str) -> tuple[str, object]:
@@ -211,7 +239,8 @@ def _member(kind: type[E], name: str, position: int) -> E:
         return kind[name]
     except KeyError:
         names = ", ".join(kind.__members__)
-        raise _FilterError(position, f"state is one of {names}") from None
+        what = "reason" if kind is FailureReason else "state"
+        raise _FilterError(position, f"{what} is one of {names}") from None
 
 
 def _function_id(value: str, namespace: str, position: int) -> str:

@@ -9,6 +9,10 @@ from datetime import timedelta
 import grpc
 from prometheus_client import CollectorRegistry
 
+from skybridge.faas.v1.dead_letter_service_pb2_grpc import (
+    DeadLetterServiceServicer,
+    add_DeadLetterServiceServicer_to_server,
+)
 from skybridge.faas.v1.execution_service_pb2_grpc import (
     ExecutionServiceServicer,
     add_ExecutionServiceServicer_to_server,
@@ -60,6 +64,7 @@ PACKAGE = "skybridge.faas.v1"
 Servicer = (
     FunctionServiceServicer
     | ExecutionServiceServicer
+    | DeadLetterServiceServicer
     | ScheduleServiceServicer
     | MetricsServiceServicer
     | InstanceServiceServicer
@@ -108,19 +113,23 @@ def _register(server: grpc.aio.Server, servicer: Servicer) -> str:
     match servicer:
         case FunctionServiceServicer():
             add_FunctionServiceServicer_to_server(servicer, server)
-            return f"{PACKAGE}.FunctionService"
+            name = "FunctionService"
         case ExecutionServiceServicer():
             add_ExecutionServiceServicer_to_server(servicer, server)
-            return f"{PACKAGE}.ExecutionService"
+            name = "ExecutionService"
+        case DeadLetterServiceServicer():
+            add_DeadLetterServiceServicer_to_server(servicer, server)
+            name = "DeadLetterService"
         case ScheduleServiceServicer():
             add_ScheduleServiceServicer_to_server(servicer, server)
-            return f"{PACKAGE}.ScheduleService"
+            name = "ScheduleService"
         case MetricsServiceServicer():
             add_MetricsServiceServicer_to_server(servicer, server)
-            return f"{PACKAGE}.MetricsService"
+            name = "MetricsService"
         case InstanceServiceServicer():
             add_InstanceServiceServicer_to_server(servicer, server)
-            return f"{PACKAGE}.InstanceService"
+            name = "InstanceService"
         case SystemServiceServicer():
             add_SystemServiceServicer_to_server(servicer, server)
-            return f"{PACKAGE}.SystemService"
+            name = "SystemService"
+    return f"{PACKAGE}.{name}"

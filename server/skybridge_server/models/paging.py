@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Generic, TypeVar
 
-from skybridge_server.models.executions import ExecutionState
+from skybridge_server.models.executions import ExecutionState, FailureReason
 from skybridge_server.models.functions import FunctionState
 
 T = TypeVar("T")
@@ -64,6 +64,21 @@ class ExecutionQuery:
     labels: tuple[LabelFilter, ...] = ()
     created_from: datetime | None = None
     created_before: datetime | None = None
+    descending: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterQuery:
+    """Which dead letters of a namespace to list, by the time of their end."""
+
+    namespace: str
+    function: str = ""
+    """Id of the function; '' for all."""
+    reason: FailureReason | None = None
+    labels: tuple[LabelFilter, ...] = ()
+    ended_from: datetime | None = None
+    ended_before: datetime | None = None
+    redriven: bool = False
     descending: bool = True
 
 

@@ -31,3 +31,5 @@ class RetryPolicy:
     retry_on: tuple[FailureReason, ...] = USUAL
     exit_codes: tuple[int, ...] = ()
     """With EXIT_CODE in `retry_on`: only these; empty for all."""
+    dead_letters: bool = False
+    """Whether what failed for good is kept as a dead letter."""

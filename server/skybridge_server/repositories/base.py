@@ -12,12 +12,15 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
+from skybridge_server.models.aftermath import NOTHING, Aftermath
+from skybridge_server.models.dead_letters import DeadLetter
 from skybridge_server.models.executions import Attempt, Execution
 from skybridge_server.models.functions import Function, PulledImage, Revision
 from skybridge_server.models.journal import Event, OutputStream
 from skybridge_server.models.metrics import FunctionMetrics
 from skybridge_server.models.names import ExecutionName, FunctionName, RevisionName, ScheduleName
 from skybridge_server.models.paging import (
+    DeadLetterQuery,
     ExecutionQuery,
     FunctionQuery,
     Page,
@@ -143,10 +146,12 @@ class ExecutionRepository(Protocol):
         *,
         epoch: int = 0,
         attempt: Attempt | None = None,
+        aftermath: Aftermath = NOTHING,
     ) -> None:
         """Append events to a journal and, if given, replace the execution's stored state.
 
         `attempt`: the one that ended so; `execution` is then the one that waits for the next.
+        `aftermath`: what follows from the end of `execution`, stored with it.
         LeaseLostError: the lease has another epoch than `epoch`, or the execution has ended. So
         an `execution` whose lease has the next epoch takes the lease, and of several who read the
         same epoch only one can; one without an owner gives it back.
@@ -217,7 +222,8 @@ class ExecutionRepository(Protocol):
     ) -> int:
         """Delete up to `limit` executions that have ended, the oldest first; return how many.
 
-        Those that ended before a time go, and those that are not among the `keep` newest.
+        Those that ended before a time go, and those that are not among the `keep` newest, except
+        for dead letters that were not redriven.
         """
         ...
 
@@ -249,6 +255,36 @@ class WaitingRepository(Protocol):
 
     async def of_function(self, function_uid: str, limit: int) -> Sequence[ExecutionName]:
         """Return executions of a function that wait."""
+        ...
+
+
+class DeadLetterRepository(Protocol):
+    """Dead letters by the name of their execution; they are deleted with it."""
+
+    async def get(self, name: ExecutionName) -> DeadLetter:
+        """Return a dead letter, redriven or not. NotFoundError."""
+        ...
+
+    async def list(self, query: DeadLetterQuery, page: PageRequest) -> Page[DeadLetter]:
+        """Return a page of dead letters by the time of their end."""
+        ...
+
+    async def redrive(
+        self, name: ExecutionName, execution: Execution, events: Sequence[Event]
+    ) -> ExecutionName:
+        """Store a new execution with the input of a dead letter, and note it there; once.
+
+        Returns its name or, if that was done before, the name of the one stored then.
+        NotFoundError, FailedPreconditionError, StorageFullError as in `ExecutionRepository.add`
+        with `check_function`; NotFoundError also for the dead letter.
+        """
+        ...
+
+    async def purge(self, query: DeadLetterQuery, limit: int) -> int:
+        """Delete up to `limit` dead letters with their executions, the oldest first.
+
+        Returns how many.
+        """
         ...
 
 
@@ -357,6 +393,8 @@ class Repositories(Protocol):
     def executions(self) -> ExecutionRepository: ...
     @property
     def waiting(self) -> WaitingRepository: ...
+    @property
+    def dead_letters(self) -> DeadLetterRepository: ...
     @property
     def schedules(self) -> ScheduleRepository: ...
     @property

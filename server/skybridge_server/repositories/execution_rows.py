@@ -137,6 +137,11 @@ def changing_values(execution: Execution) -> tuple[Any, ...]:
     )
 
 
+def values_of(execution: Execution) -> tuple[Any, ...]:
+    """Return the values of COLUMNS."""
+    return fixed_values(execution) + waiting_values(execution) + changing_values(execution)
+
+
 def from_values(values: tuple[Any, ...]) -> Execution:
     """Return the execution that the values of COLUMNS describe."""
     (namespace, execution, function, function_uid, revision, create_time, timeout) = values[:7]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from peewee import SqliteDatabase
 
 from skybridge_server.errors import FailedPreconditionError, LeaseLostError, NotFoundError
+from skybridge_server.models.aftermath import NOTHING, Aftermath
 from skybridge_server.models.executions import Attempt, Execution, ExecutionState
 from skybridge_server.models.functions import Function, FunctionState
 from skybridge_server.models.journal import Event, Output, OutputStream
@@ -22,6 +24,7 @@ from skybridge_server.repositories import (
     leases,
     statements,
 )
+from skybridge_server.repositories.aftermath import store as store_aftermath
 from skybridge_server.repositories.codec import from_time
 from skybridge_server.repositories.database import Database
 from skybridge_server.repositories.execution_lists import cursor_of, listing
@@ -87,22 +90,14 @@ class SqliteExecutions:
         *,
         check_function: bool = False,
     ) -> None:
-        fixed = execution_rows.fixed_values(execution)
-        waiting = execution_rows.waiting_values(execution)
-        changing = execution_rows.changing_values(execution)
-        create_time = from_time(execution.create_time)
+        values = execution_rows.values_of(execution)
 
         def job(db: SqliteDatabase) -> None:
             record(db, request)
             self._database.room.check()
-            if check_function:
-                _check_function(db, execution)
-            row_id = db.execute_sql(ADD, fixed + waiting + changing).lastrowid
-            for label in execution.labels.items():
-                db.execute_sql(ADD_LABEL, (row_id, *label, execution.name.namespace, create_time))
+            row_id = insert(db, execution, values, events, check_function=check_function)
             if input_:
                 db.execute_sql(ADD_INPUT, (row_id, input_))
-            _add_events(db, row_id, events)
 
         await self._database.write(job, cost=len(input_) + _size_of(events))
 
@@ -114,6 +109,7 @@ class SqliteExecutions:
         *,
         epoch: int = 0,
         attempt: Attempt | None = None,
+        aftermath: Aftermath = NOTHING,
     ) -> None:
         def job(db: SqliteDatabase) -> None:
             row_id = _find_leased(db, name, epoch)
@@ -123,6 +119,8 @@ class SqliteExecutions:
             if execution is not None and attempt is not None:
                 db.execute_sql(WAIT, (*execution_rows.waiting_values(execution), row_id))
                 attempt_rows.add(db, row_id, attempt)
+            if execution is not None and aftermath is not NOTHING:
+                store_aftermath(db, row_id, execution, aftermath)
 
         # Queued before this coroutine waits for anything: that keeps the order of the calls.
         await self._database.write(job, cost=_size_of(events))
@@ -206,6 +204,28 @@ class SqliteExecutions:
         return await self._database.scan(
             lambda db: summarize(db, function, start_time=start_time, end_time=end_time)
         )
+
+
+def insert(
+    db: SqliteDatabase,
+    execution: Execution,
+    values: tuple[Any, ...],
+    events: Sequence[Event],
+    *,
+    check_function: bool,
+) -> int:
+    """Store a new execution without its input, as part of a change; return the id of its row.
+
+    `values`: those of its row, since making them is no work for the thread that writes.
+    """
+    if check_function:
+        _check_function(db, execution)
+    row_id: int = db.execute_sql(ADD, values).lastrowid
+    create_time = from_time(execution.create_time)
+    for label in execution.labels.items():
+        db.execute_sql(ADD_LABEL, (row_id, *label, execution.name.namespace, create_time))
+    _add_events(db, row_id, events)
+    return row_id
 
 
 def _check_function(db: SqliteDatabase, execution: Execution) -> None:

@@ -15,6 +15,7 @@ from skybridge_server.models.names import FunctionName
 from skybridge_server.repositories import statements
 from skybridge_server.repositories.tables import (
     DISCARDED,
+    DeadLetterRow,
     EventRow,
     ExecutionLabelRow,
     ExecutionRow,
@@ -58,6 +59,14 @@ EVENT_SIZES: str = (
 DELETE_EVENTS = statements.delete(EventRow, (EventRow.execution == 0) & (EventRow.sequence <= 0))
 
 
+UNSETTLED = fn.EXISTS(
+    DeadLetterRow.select(1).where(
+        DeadLetterRow.execution == ExecutionRow.id, DeadLetterRow.redriven_as.is_null()
+    )
+)
+"""Whether an execution is a dead letter that nobody has dealt with."""
+
+
 def function_names(db: SqliteDatabase) -> list[FunctionName]:
     """Return the names of all functions that executions are kept of, from one to the next.
 
@@ -85,7 +94,7 @@ def find_expired(
         mine,
         ExecutionRow.state >= ExecutionState.SUCCEEDED,
         ExecutionRow.create_time <= max(ended_before, excess[0]),  # as far as one must look
-        (ExecutionRow.end_time < ended_before) | (Tuple(*AGE) <= Tuple(*excess)),
+        (ExecutionRow.end_time < ended_before) | (Tuple(*AGE) <= Tuple(*excess)) & ~UNSETTLED,
     )
     return [*expired.order_by(*AGE).limit(limit).tuples().execute(db)]
 

@@ -15,6 +15,7 @@ from skybridge_server.repositories.database import (
     connect_to,
     lock_file,
 )
+from skybridge_server.repositories.dead_letters import SqliteDeadLetters
 from skybridge_server.repositories.executions import SqliteExecutions
 from skybridge_server.repositories.functions import SqliteFunctions
 from skybridge_server.repositories.images import SqliteImages
@@ -37,6 +38,7 @@ class SqliteRepositories:
         self.revisions = SqliteRevisions(database, cache)
         self.executions = SqliteExecutions(database)
         self.waiting = SqliteWaiting(database)
+        self.dead_letters = SqliteDeadLetters(database)
         self.schedules = SqliteSchedules(database)
         self.requests = SqliteRequests(database)
         self.images = SqliteImages(database)

@@ -249,6 +249,20 @@ class AttemptRow(Model):
         without_rowid = True
 
 
+class DeadLetterRow(Model):
+    """An execution that failed for good; it repeats what lists are sorted by."""
+
+    execution = ForeignKeyField(ExecutionRow, on_delete="CASCADE", primary_key=True)
+    namespace = TextField()
+    end_time = BigIntegerField()
+    redriven_as = TextField(null=True)
+    redrive_time = BigIntegerField(null=True)
+
+    class Meta:
+        table_name = "dead_letters"
+        indexes = ((("namespace", "end_time"), False),)
+
+
 class ScheduleRow(Model):
     """A schedule of a function that exists. `wake_time` is what the scheduler looks for."""
 
@@ -323,6 +337,7 @@ TABLES: tuple[type[Model], ...] = (
     InputRow,
     EventRow,
     AttemptRow,
+    DeadLetterRow,
     ScheduleRow,
     RequestRow,
     PulledImageRow,

@@ -13,7 +13,7 @@ from skybridge_server.errors import FailedPreconditionError
 from skybridge_server.models.executions import Execution, ExecutionState, Failure, FailureReason
 from skybridge_server.models.functions import Function, FunctionState, Revision
 from skybridge_server.models.journal import Event, StateChange
-from skybridge_server.models.names import ExecutionName, RevisionName, new_id
+from skybridge_server.models.names import ExecutionName, FunctionName, RevisionName, new_id
 from skybridge_server.models.requests import Request
 from skybridge_server.repositories.base import Repositories
 from skybridge_server.services import idempotency
@@ -155,8 +155,7 @@ class Acceptance:
 
     async def _check(self, request: ExecutionRequest) -> tuple[Function, Revision]:
         """Return the function and its revision that a request is for, if they can take it."""
-        function = await self._repositories.functions.get(request.function)
-        revision = await self._revision_to_run(function)
+        function, revision = await self.runnable(request.function)
         with Violations() as wrong:
             check_contract_input(request, revision.spec.contract, wrong)
         if request.interactive and revision.spec.contract.kind.warm:
@@ -166,6 +165,14 @@ class Acceptance:
                 reason="NOT_INTERACTIVE",
             )
         return function, revision
+
+    async def runnable(self, name: FunctionName) -> tuple[Function, Revision]:
+        """Return a function and its revision that can be executed now.
+
+        NotFoundError, FailedPreconditionError.
+        """
+        function = await self._repositories.functions.get(name)
+        return function, await self._revision_to_run(function)
 
     def _enter(self, function_uid: str, revision: Revision, *, always: bool = False) -> Ticket:
         warm = revision.spec.contract.kind.warm

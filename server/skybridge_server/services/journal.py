@@ -21,6 +21,7 @@ from itertools import islice
 import structlog
 
 from skybridge_server.errors import StorageError
+from skybridge_server.models.aftermath import NOTHING, Aftermath
 from skybridge_server.models.executions import (
     TRANSITIONS,
     Attempt,
@@ -226,15 +227,16 @@ class Journal:
         *,
         gap_reason: GapReason | None = None,
         gap_in: Collection[OutputStream] = BOTH,
+        aftermath: Aftermath = NOTHING,
     ) -> None:
-        """Store the end of the execution: gaps, if any, then the result.
+        """Store the end of the execution: gaps, if any, then the result and what follows from it.
 
         `gap_reason` says that streams broke off, nobody knows how long before their ends.
         StorageError when the store cannot take it; the end can then be tried again.
         """
         await self._finish_writing(execution.state)
         ended, events = self._last_events(execution, gap_reason, gap_in)
-        await self._store(events, ended)
+        await self._store(events, ended, aftermath=aftermath)
         self._close(ended, events)
 
     async def end_attempt(
@@ -251,7 +253,7 @@ class Journal:
         attempt = attempt_of(self._counted(ended))
         waiting = self._given_back(waiting)
         events.append(self._next(StateChange(waiting.state, waiting.attempt)))
-        await self._store(events, waiting, attempt)
+        await self._store(events, waiting, attempt=attempt)
         self._close(waiting, events)
 
     def sealed(self, execution: Execution, gap_reason: GapReason | None) -> Execution:
@@ -441,7 +443,12 @@ class Journal:
         return events, state
 
     async def _store(
-        self, events: Sequence[Event], state: Execution | None, attempt: Attempt | None = None
+        self,
+        events: Sequence[Event],
+        state: Execution | None,
+        *,
+        attempt: Attempt | None = None,
+        aftermath: Aftermath = NOTHING,
     ) -> None:
         """Store events; with a state that takes the lease, its epoch is ours from then on."""
         if self._opening is not None:
@@ -450,8 +457,14 @@ class Journal:
             await self._repository.add(state, opening.input, events, opening.request)
             self._opening = None
         else:
-            name = self.execution.name
-            await self._repository.append(name, events, state, epoch=self._epoch, attempt=attempt)
+            await self._repository.append(
+                self.execution.name,
+                events,
+                state,
+                epoch=self._epoch,
+                attempt=attempt,
+                aftermath=aftermath,
+            )
         if state is not None:
             self._epoch = state.lease.epoch
 

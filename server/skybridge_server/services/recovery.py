@@ -17,11 +17,12 @@ from skybridge_server.models.executions import Execution, ExecutionState, Failur
 from skybridge_server.models.functions import Revision
 from skybridge_server.models.journal import GapReason
 from skybridge_server.models.names import RevisionName
+from skybridge_server.models.retries import RetryPolicy
 from skybridge_server.repositories.base import Repositories
 from skybridge_server.services.acceptance import Acceptance
 from skybridge_server.services.journal import Journal
 from skybridge_server.services.lease import SETTLING
-from skybridge_server.services.retries import Retries
+from skybridge_server.services.retries import Retries, aftermath
 
 BREATH = 100
 """Executions between two moments for others, such as a signal to stop."""
@@ -91,18 +92,20 @@ class Recovery:
         ran = execution.state is not ExecutionState.QUEUED
         gap_reason = GapReason.RUNTIME_UNAVAILABLE if ran else None
         journal = Journal(execution, self._executions, output_limit=0)
-        waiting = await self._next_attempt(execution, ended)
+        policy = await self._retry_policy(execution)
+        # Somebody may have cancelled it, and that must not be taken back.
+        final = execution.state is ExecutionState.CANCELLING
+        waiting = None if final else self._retries.next_attempt(ended, policy)
         if waiting is None:
-            await journal.end(ended, gap_reason=gap_reason)
+            follows = aftermath(ended, policy)
+            await journal.end(ended, gap_reason=gap_reason, aftermath=follows)
         else:
             await journal.end_attempt(ended, waiting, gap_reason=gap_reason)
         log.warning("execution lost", execution=str(execution.name), state=execution.state.name)
 
-    async def _next_attempt(self, execution: Execution, ended: Execution) -> Execution | None:
-        if execution.state is ExecutionState.CANCELLING:
-            return None  # somebody may have cancelled it, and that must not be taken back
+    async def _retry_policy(self, execution: Execution) -> RetryPolicy:
+        name = RevisionName(execution.function, execution.revision)
         try:
-            revision = await self._revisions.get(RevisionName(ended.function, ended.revision))
+            return (await self._revisions.get(name)).spec.retry_policy
         except NotFoundError:
-            return None
-        return self._retries.next_attempt(ended, revision.spec.retry_policy)
+            return RetryPolicy()

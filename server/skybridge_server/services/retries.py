@@ -10,6 +10,7 @@ import hashlib
 from dataclasses import replace
 from datetime import timedelta
 
+from skybridge_server.models.aftermath import NOTHING, Aftermath
 from skybridge_server.models.executions import (
     NO_ENVELOPE,
     Attempt,
@@ -63,6 +64,13 @@ def backoff(ended: Execution, policy: RetryPolicy) -> timedelta | None:
     pause = _pause(ended, policy)
     too_late = ended.end_time + pause > ended.ready_time + policy.max_age
     return None if too_late else pause
+
+
+def aftermath(ended: Execution, policy: RetryPolicy) -> Aftermath:
+    """Return what follows from an end that is for good."""
+    if not ended.background or ended.failure is None or ended.failure.reason in WANTED:
+        return NOTHING
+    return Aftermath(dead_letter=True) if policy.dead_letters else NOTHING
 
 
 def attempt_of(ended: Execution) -> Attempt:

@@ -139,6 +139,7 @@ def test_the_text_is_stable() -> None:
                 "max_age": 21_600_000_000,
                 "retry_on": [1, 2, 3, 4, 5, 6, 13, 14, 15, 16, 17, 18, 19, 20, 21],
                 "exit_codes": [],
+                "dead_letters": False,
             },
             "durability": 1,
         },

@@ -755,6 +755,7 @@ class RetryPolicy(_message.Message):
     MAX_AGE_FIELD_NUMBER: _builtins.int
     RETRY_ON_FIELD_NUMBER: _builtins.int
     EXIT_CODES_FIELD_NUMBER: _builtins.int
+    DEAD_LETTERS_FIELD_NUMBER: _builtins.int
     max_attempts: _builtins.int
     """Attempts in all, the first included; 1 to 100. Default: 1, nothing is tried
     again.
@@ -765,6 +766,10 @@ class RetryPolicy(_message.Message):
     """Share of each backoff that is left to chance, so that what failed together
     does not come back together; 0 to 1. A backoff of 8 s with a jitter of 0.5
     takes 4 to 8 s. Default: 0.5.
+    """
+    dead_letters: _builtins.bool
+    """Whether what failed for good becomes a dead letter, see DeadLetterService;
+    also with one attempt only. What was cancelled never does.
     """
     @_builtins.property
     def initial_backoff(self) -> _duration_pb2.Duration:
@@ -807,10 +812,11 @@ class RetryPolicy(_message.Message):
         max_age: _duration_pb2.Duration | None = ...,
         retry_on: _abc.Iterable[_execution_pb2.FailureReason.ValueType] | None = ...,
         exit_codes: _abc.Iterable[_builtins.int] | None = ...,
+        dead_letters: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_jitter", b"_jitter", "initial_backoff", b"initial_backoff", "jitter", b"jitter", "max_age", b"max_age", "max_backoff", b"max_backoff"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_jitter", b"_jitter", "backoff_coefficient", b"backoff_coefficient", "exit_codes", b"exit_codes", "initial_backoff", b"initial_backoff", "jitter", b"jitter", "max_age", b"max_age", "max_attempts", b"max_attempts", "max_backoff", b"max_backoff", "retry_on", b"retry_on"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_jitter", b"_jitter", "backoff_coefficient", b"backoff_coefficient", "dead_letters", b"dead_letters", "exit_codes", b"exit_codes", "initial_backoff", b"initial_backoff", "jitter", b"jitter", "max_age", b"max_age", "max_attempts", b"max_attempts", "max_backoff", b"max_backoff", "retry_on", b"retry_on"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__jitter: _TypeAlias = _typing.Literal["jitter"]  # noqa: Y015
     _WhichOneofArgType__jitter: _TypeAlias = _typing.Literal["_jitter", b"_jitter"]  # noqa: Y015

@@ -28,6 +28,7 @@ def retry_policy_from_proto(
         max_age=duration_from_proto(message, "max_age", default.max_age, prefix, wrong),
         retry_on=_reasons(message, prefix, wrong) or default.retry_on,
         exit_codes=tuple(message.exit_codes),
+        dead_letters=message.dead_letters,
     )
 
 
@@ -53,4 +54,5 @@ def retry_policy_to_proto(policy: RetryPolicy) -> pb.RetryPolicy:
         max_age=duration_to_proto(policy.max_age),
         retry_on=[execution_pb2.FailureReason.ValueType(reason) for reason in policy.retry_on],
         exit_codes=policy.exit_codes,
+        dead_letters=policy.dead_letters,
     )

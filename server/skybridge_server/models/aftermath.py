@@ -1,0 +1,16 @@
+"""What the end of an execution leaves to do; it is stored in one with the result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Aftermath:
+    """What follows from an end."""
+
+    dead_letter: bool = False
+    """Whether the execution is kept until somebody deals with it."""
+
+
+NOTHING = Aftermath()
