@@ -58,7 +58,9 @@ async def test_what_is_lost_for_good_is_one(world: World) -> None:
     await world.reaches(name, S.RUNNING)
     await settle()
     new = await world.restart()
+    world.runtime.containers.present.clear()
     await new.services.recovery.run()
+    await new.idle()
     assert await names(new) == [name]
     await new.engines.close()
 
