@@ -8,11 +8,12 @@ import pytest
 
 from skybridge_server.errors import FailedPreconditionError, NotFoundError
 from skybridge_server.models.executions import ExecutionState, FailureReason
-from skybridge_server.models.functions import Contract, InputMode
+from skybridge_server.models.functions import Contract, Function, InputMode
 from skybridge_server.models.names import ExecutionName, FunctionName
 from skybridge_server.models.paging import DeadLetterQuery, PageRequest
 from skybridge_server.models.retries import RetryPolicy
 from skybridge_server.services import dead_letters as module
+from skybridge_server.services.requests import FunctionDraft
 from tests.fakes.runtime import says, sleep
 from tests.unit.services.test_retries import THRICE, fails, run_all
 from tests.unit.services.world import HELLO, World, settle
@@ -148,10 +149,14 @@ async def test_a_redrive_that_cannot_be_leaves_it(world: World) -> None:
 async def test_an_input_that_the_function_no_longer_takes_is_refused(world: World) -> None:
     await world.deployed(program=fails(9), retry_policy=KEPT)
     name = await dead(world, input=b"\xff")
-    revision = next(iter(world.repositories.revisions.rows))
-    stored = world.repositories.revisions.rows[revision]
-    spec = replace(stored.spec, contract=Contract(input=InputMode.ENV))
-    world.repositories.revisions.rows[revision] = replace(stored, spec=spec)
+
+    def by_variable(function: Function) -> FunctionDraft:
+        return FunctionDraft(replace(function.spec, contract=Contract(input=InputMode.ENV)))
+
+    await world.services.functions.update(
+        HELLO, by_variable, etag="", key=None, validate_only=False
+    )
+    await world.deploy()
     done = await world.services.dead_letters.redrive_all(QUERY, None)
     assert [each for each, _ in done.refused] == [name]
 
