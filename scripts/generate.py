@@ -1,4 +1,7 @@
-"""Compiles protos/ into generated/ with the pinned protoc; see scripts/generate."""
+"""Compiles protos/ into generated/ with the pinned protoc, and the program of sandboxes.
+
+See scripts/generate.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 import grpc_tools
+import sandbox_program
 from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,13 +66,19 @@ def main() -> None:
     stale = sorted(
         path for path in wanted.keys() | present.keys() if wanted.get(path) != present.get(path)
     )
-    if "--check" not in sys.argv[1:]:
-        for path in stale:
-            update(path, wanted.get(path))
-    elif stale:
-        sys.exit(
-            "\n".join([*(f"stale: generated/{path}" for path in stale), "run scripts/generate"])
-        )
+    if "--check" in sys.argv[1:]:
+        report([*(GENERATED / path for path in stale), *sandbox_program.stale()])
+        return
+    for path in stale:
+        update(path, wanted.get(path))
+    sandbox_program.update()
+
+
+def report(stale: list[Path]) -> None:
+    """Names what is stale, and fails where anything is."""
+    if stale:
+        names = (f"stale: {path.relative_to(ROOT)}" for path in stale)
+        sys.exit("\n".join([*names, "run scripts/generate"]))
 
 
 if __name__ == "__main__":

@@ -97,6 +97,7 @@ def runtimes(settings: Settings, server_id: str = "") -> dict[str, Runtime]:
         max_waits=settings.max_concurrent_executions,
         max_sandboxes=settings.network_sandboxes,
         sandbox_labels=labels.of_sandbox(server_id),
+        port_access=settings.port_access,
     )
     available: dict[str, Runtime] = {docker.name: docker}
     if settings.default_runtime not in available:

@@ -22,9 +22,13 @@ from skybridge_server.config import (
     unknown_variables,
     variable_of,
 )
-from skybridge_server.errors import RuntimeUnavailableError, SkybridgeError
+from skybridge_server.errors import (
+    FailedPreconditionError,
+    RuntimeUnavailableError,
+    SkybridgeError,
+)
 from skybridge_server.repositories.schema import newest_version, schema_version
-from skybridge_server.runtimes.base import EngineInfo, Runtime
+from skybridge_server.runtimes.base import EngineInfo, Runtime, SupportsPorts
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -89,12 +93,23 @@ async def _engines(settings: Settings) -> AsyncIterator[Finding]:
 async def _engine(subject: str, runtime: Runtime) -> list[Finding]:
     try:
         info = await runtime.check()
+        message = f"{info.engine}, API {info.api_version}, {info.platform}"
+        found = [Finding(subject, Health.OK, message), _limits(subject, info)]
+        if isinstance(runtime, SupportsPorts):
+            found.append(await _ports_of_containers(f"{subject}, ports", runtime))
     except RuntimeUnavailableError as error:
         return [Finding(subject, Health.BROKEN, error.message, engine_remedy())]
     finally:
         await runtime.close()
-    message = f"{info.engine}, API {info.api_version}, {info.platform}"
-    return [Finding(subject, Health.OK, message), _limits(subject, info)]
+    return found
+
+
+async def _ports_of_containers(subject: str, runtime: SupportsPorts) -> Finding:
+    try:
+        return Finding(subject, Health.OK, f"are reached {await runtime.way_to_ports()}")
+    except FailedPreconditionError as error:
+        remedy = "set FAAS_PORT_ACCESS=auto; until then only functions with contract STDIO work"
+        return Finding(subject, Health.BROKEN, f"cannot be reached: {error.message}", remedy)
 
 
 def engine_remedy() -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -11,8 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from skybridge_server.errors import ContainerGoneError, StaleContainerError
+from skybridge_server.errors import (
+    ContainerGoneError,
+    ContainerStartError,
+    RuntimeUnavailableError,
+    StaleContainerError,
+)
 from skybridge_server.models.functions import Network
+from skybridge_server.models.ports import PortAccess
+from skybridge_server.runtimes.docker_engine import port_opener
 from tests.contract.test_docker_sandboxes import BUSYBOX, Sandboxed, python
 from tests.contract.test_ports import ECHO, PORT, exchange
 from tests.contract.test_runtimes import read_until
@@ -24,9 +33,16 @@ pytestmark = pytest.mark.docker
 NETWORKS = pytest.mark.parametrize("network", Network, ids=["none", "egress"])
 
 
+@pytest.fixture(params=[PortAccess.NAMESPACE, PortAccess.RELAY])
+def way(request: pytest.FixtureRequest) -> PortAccess:
+    chosen: PortAccess = request.param
+    return chosen
+
+
 @pytest.fixture
-async def engine() -> AsyncIterator[Sandboxed]:
-    runtime = SandboxedRuntime(maximum=0)  # so that what is there was made for a container
+async def engine(way: PortAccess) -> AsyncIterator[Sandboxed]:
+    # Keeping none, so that what is there was made for a container.
+    runtime = SandboxedRuntime(maximum=0, port_access=way)
     image = await runtime.images.get(BUSYBOX)
     assert image, "run scripts/images"
     made = Sandboxed(runtime, image.id)
@@ -121,12 +137,12 @@ async def test_instances_on_the_bridge_never_reach_each_other(engine: Sandboxed)
 # -- what is left ---------------------------------------------------------------------------------
 
 
-async def test_removal_leaves_nothing(engine: Sandboxed) -> None:
+async def test_removal_leaves_nothing(engine: Sandboxed, way: PortAccess) -> None:
     async def use() -> int:
         container_id, _ = await serve(engine)
         await engine.runtime.listen(container_id, PORT + 1, socket.socket.close)
         assert await exchange(await engine.runtime.connect(container_id, PORT), b"hi") == b"hi"
-        assert descriptors("net:") == 1
+        assert descriptors("net:") == (1 if way is PortAccess.NAMESPACE else 0)
         assert await engine.runtime.containers.list(engine.runtime.labels) == ()  # it is in use
         await engine.attachments.pop().close()
         await engine.runtime.containers.remove(container_id)
@@ -189,8 +205,78 @@ async def test_a_container_that_is_removed_behind_our_back(engine: Sandboxed) ->
         await engine.runtime.connect(container_id, PORT)
 
 
-async def test_a_sandbox_that_is_ended_while_used(engine: Sandboxed) -> None:
+async def test_a_sandbox_that_is_ended_while_used(engine: Sandboxed, way: PortAccess) -> None:
     container_id, sandbox = await serve(engine)
+    reader, writer = await asyncio.open_connection(
+        sock=await engine.runtime.connect(container_id, PORT)
+    )
     await engine.remove_sandbox(sandbox)
     await engine.until_gone()
-    assert await exchange(await engine.runtime.connect(container_id, PORT), b"on") == b"on"
+    writer.write(b"on")
+    if way is PortAccess.NAMESPACE:  # which takes no sandbox once it is entered
+        assert await reader.readexactly(2) == b"on"
+        assert await exchange(await engine.runtime.connect(container_id, PORT), b"on") == b"on"
+    else:
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
+        with pytest.raises(RuntimeUnavailableError, match="its sandbox has ended"):
+            await engine.runtime.connect(container_id, PORT)
+        with pytest.raises(RuntimeUnavailableError):
+            await engine.runtime.listen(container_id, PORT + 1, socket.socket.close)
+    writer.close()
+
+
+# -- which way it is ------------------------------------------------------------------------------
+
+
+async def way_of(access: PortAccess) -> str:
+    runtime = SandboxedRuntime(maximum=0, port_access=access)
+    try:
+        return await runtime.way_to_ports()
+    finally:
+        await runtime.close()
+
+
+async def test_the_fast_way_is_taken_where_it_can_be() -> None:
+    assert await way_of(PortAccess.AUTO) == "in the network of their container"
+
+
+@pytest.mark.parametrize(
+    "broken", ["boot", "process"], ids=["on another host", "with processes of its own"]
+)
+async def test_what_is_not_the_network_of_the_sandbox_is_never_entered(
+    broken: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if broken == "boot":
+        (tmp_path / "boot_id").write_text("another\n")
+        monkeypatch.setattr(port_opener, "BOOT_ID", tmp_path / "boot_id")
+    else:
+        monkeypatch.setattr(port_opener, "_process", lambda *_: os.getpid())
+    assert (await way_of(PortAccess.AUTO)).startswith("by relay: the engine ")
+    with pytest.raises(ContainerStartError, match="FAAS_PORT_ACCESS"):
+        await way_of(PortAccess.NAMESPACE)
+    assert descriptors("net:") == 0
+
+
+async def test_without_the_right_to_enter_it_is_the_relay() -> None:
+    """A server in a container, or without root, has no CAP_SYS_ADMIN on the engine's host."""
+    if os.geteuid() != 0:
+        pytest.skip("nothing to give up: this user cannot enter networks anyway")
+    program = (
+        "import asyncio\n"
+        "from skybridge_server.runtimes.docker_engine import DockerRuntime\n"
+        "async def main():\n"
+        "    runtime = DockerRuntime(sandbox_labels={'skybridge.test': 'doctor'})\n"
+        "    print(await runtime.way_to_ports())\n"
+        "    await runtime.close()\n"
+        "asyncio.run(main())\n"
+    )
+    process = await asyncio.create_subprocess_exec(
+        "setpriv",
+        *("--bounding-set=-sys_admin", "--inh-caps=-sys_admin"),
+        *(sys.executable, "-c", program),
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    output, _ = await process.communicate()
+    assert output.decode().endswith("by relay: Operation not permitted\n")

@@ -17,6 +17,7 @@ import pytest
 
 from skybridge_server.errors import ContainerGoneError
 from skybridge_server.models.functions import Isolation, Network, Resources
+from skybridge_server.models.ports import PortAccess
 from skybridge_server.runtimes.base import (
     Attachment,
     ContainerSpec,
@@ -172,8 +173,14 @@ async def docker_bench(runtime: SandboxedRuntime, network: Network) -> AsyncIter
 
 WAYS = [
     pytest.param(("fake", Network.NONE), id="fake"),
-    pytest.param(("namespace", Network.NONE), id="namespace-none", marks=pytest.mark.docker),
-    pytest.param(("namespace", Network.EGRESS), id="namespace-egress", marks=pytest.mark.docker),
+    pytest.param(
+        (PortAccess.NAMESPACE, Network.NONE), id="namespace-none", marks=pytest.mark.docker
+    ),
+    pytest.param(
+        (PortAccess.NAMESPACE, Network.EGRESS), id="namespace-egress", marks=pytest.mark.docker
+    ),
+    pytest.param((PortAccess.RELAY, Network.NONE), id="relay-none", marks=pytest.mark.docker),
+    pytest.param((PortAccess.RELAY, Network.EGRESS), id="relay-egress", marks=pytest.mark.docker),
 ]
 
 
@@ -187,7 +194,7 @@ async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
         yield Bench(fake, image.id, network, fake)
         await fake.close()
     else:
-        async for made in docker_bench(SandboxedRuntime(maximum=1), network):
+        async for made in docker_bench(SandboxedRuntime(maximum=1, port_access=way), network):
             yield made
 
 

@@ -432,6 +432,9 @@ class FakeRuntime:
         await self.gate.pass_through("listen")
         return self._containers.network(container_id).listen(port, accepted)
 
+    async def way_to_ports(self) -> str:
+        return "by pairs of sockets"
+
     async def pause(self, container_id: str) -> None:
         await self._containers.pause(container_id)
 

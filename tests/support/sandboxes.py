@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Mapping
 
 from skybridge_server.models.functions import Network
+from skybridge_server.models.ports import PortAccess
 from skybridge_server.runtimes.docker_engine import DockerRuntime
 from skybridge_server.runtimes.docker_engine.sandboxes import Sandboxes
 from tests.support.waiting import until
@@ -14,10 +15,20 @@ from tests.support.waiting import until
 class SandboxedRuntime(DockerRuntime):
     """A runtime whose sandboxes can be waited for, and be found at the engine by `labels`."""
 
-    def __init__(self, maximum: int, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        maximum: int,
+        environment: Mapping[str, str] | None = None,
+        port_access: PortAccess = PortAccess.AUTO,
+    ) -> None:
         self.labels = {"skybridge.server": uuid.uuid4().hex, "skybridge.role": "sandbox"}
         self.maximum = maximum
-        super().__init__(environment=environment, max_sandboxes=maximum, sandbox_labels=self.labels)
+        super().__init__(
+            environment=environment,
+            max_sandboxes=maximum,
+            sandbox_labels=self.labels,
+            port_access=port_access,
+        )
 
     @property
     def kept(self) -> Sandboxes:

@@ -16,7 +16,7 @@ import trustme
 from skybridge_server import app, doctor
 from skybridge_server.config import Settings
 from skybridge_server.doctor import Finding, Health
-from skybridge_server.errors import RuntimeUnavailableError
+from skybridge_server.errors import ContainerStartError, RuntimeUnavailableError
 from skybridge_server.repositories.schema import migrate, newest_version
 from skybridge_server.runtimes.base import EngineInfo
 
@@ -123,6 +123,35 @@ async def test_limits_that_an_engine_lacks(
     assert all(field in found.message for field in unsupported)
     assert (await find("engine docker")).health is Health.OK
     assert runtime.closed
+
+
+class StubPorts(StubRuntime):
+    """An engine the ports of whose containers are reached in a way, or not at all."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__(())
+        self.way = way
+
+    async def connect(self, container_id: str, port: int) -> socket.socket:
+        raise NotImplementedError
+
+    async def listen(self, container_id: str, port: int, accepted: Any) -> Any:
+        raise NotImplementedError
+
+    async def way_to_ports(self) -> str:
+        if not self.way:
+            raise ContainerStartError("the server cannot enter the container's network")
+        return self.way
+
+
+async def test_ports_of_containers(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime: Any = StubPorts("by relay")
+    monkeypatch.setattr(doctor, "runtimes", lambda _: {"docker": runtime})
+    assert (await find("engine docker, ports")).message == "are reached by relay"
+    runtime.way = ""
+    found = await find("engine docker, ports")
+    assert found.health is Health.BROKEN
+    assert "FAAS_PORT_ACCESS" in found.remedy
 
 
 def database(settings: Settings) -> Path:

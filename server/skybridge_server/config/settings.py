@@ -26,6 +26,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from skybridge_server.config.addresses import Address
 from skybridge_server.config.problems import PREFIX, Problem, SettingsError, variable_of
 from skybridge_server.config.units import GIB, parse_duration, parse_size
+from skybridge_server.models.ports import PortAccess
 from skybridge_server.models.shutdown import ShutdownPolicy
 
 
@@ -144,6 +145,10 @@ class Settings(BaseSettings):
     )
     network_sandboxes: int = Field(
         12, ge=0, description="Networks kept for executions with none, which start faster; 0: off"
+    )
+    port_access: PortAccess = Field(
+        PortAccess.AUTO,
+        description="Way to containers' ports: namespace, relay, or auto: the first that works",
     )
     max_memory_bytes: Size = Field(8 * GIB, description="Highest memory of one execution")
     max_cpu_millis: Count = Field(

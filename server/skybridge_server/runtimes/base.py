@@ -345,6 +345,10 @@ class SupportsPorts(Protocol):
         """
         ...
 
+    async def way_to_ports(self) -> str:
+        """Find out how ports are reached, and say it to an operator. SkybridgeError."""
+        ...
+
 
 @runtime_checkable
 class SupportsPause(Protocol):

@@ -7,8 +7,8 @@ import itertools
 from collections.abc import AsyncIterator
 
 from skybridge_server.models.journal import OutputStream
+from skybridge_server.runtimes.docker_engine.relay_frames import Kind, word
 from skybridge_server.runtimes.docker_engine.sandbox import Sandbox
-from skybridge_server.runtimes.docker_engine.sandbox_program import END
 
 
 class TinyNetwork:
@@ -34,7 +34,9 @@ class TinyNetwork:
         self.asked.set()
         if self.mute:
             return
-        answer = (self.report + END) * len(data)
+        request, end = word(0, Kind.REPORT), word(0, Kind.REPORT)
+        told = word(0, Kind.REPORT, len(self.report)) + self.report
+        answer = (told + end) * data.count(request)
         for start in range(0, len(answer), self._piece):
             self._output.put_nowait(answer[start : start + self._piece])
 

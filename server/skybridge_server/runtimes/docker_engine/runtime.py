@@ -10,6 +10,7 @@ from types import MappingProxyType
 from skybridge_server.errors import RuntimeUnavailableError
 from skybridge_server.models.executions import Usage
 from skybridge_server.models.functions import Network
+from skybridge_server.models.ports import PortAccess
 from skybridge_server.runtimes.base import Credentials, EngineInfo, Listener
 from skybridge_server.runtimes.docker_engine.cgroups import read_usage
 from skybridge_server.runtimes.docker_engine.client import (
@@ -22,7 +23,7 @@ from skybridge_server.runtimes.docker_engine.containers import DockerContainers
 from skybridge_server.runtimes.docker_engine.errors import of_engine, translating
 from skybridge_server.runtimes.docker_engine.images import DockerImages
 from skybridge_server.runtimes.docker_engine.info import to_engine_info
-from skybridge_server.runtimes.docker_engine.port_access import PortAccess
+from skybridge_server.runtimes.docker_engine.port_opener import PortOpener
 from skybridge_server.runtimes.docker_engine.sandbox_maker import SandboxMaker
 from skybridge_server.runtimes.docker_engine.sandboxed import SandboxedContainers
 from skybridge_server.runtimes.docker_engine.sandboxes import Sandboxes
@@ -42,13 +43,14 @@ class DockerRuntime:
         max_waits: int = 256,
         max_sandboxes: int = 0,
         sandbox_labels: Mapping[str, str] = _NO_LABELS,
+        port_access: PortAccess = PortAccess.AUTO,
     ) -> None:
         """Connect nothing yet; the engine may come later.
 
         `environment` stands in for that of the process, `credentials` are the operator's, by
         host of the registry, and `max_waits` bounds how many waits and pulls may begin at once.
         Up to `max_sandboxes` networks of each kind are kept for containers, each by a container
-        of our own with `sandbox_labels`.
+        of our own with `sandbox_labels`. `port_access` is the way to the ports of containers.
         """
         self._engine = EngineClient(environment, max_waits)
         self._images = DockerImages(self._engine, credentials)
@@ -60,7 +62,7 @@ class DockerRuntime:
             for network in Network
         }
         self._containers = SandboxedContainers(
-            self._plain, self._sandboxes, PortAccess(self._engine)
+            self._plain, self._sandboxes, PortOpener(self._engine, port_access)
         )
 
     @property
@@ -100,6 +102,9 @@ class DockerRuntime:
         self, container_id: str, port: int, accepted: Callable[[socket.socket], object]
     ) -> Listener:
         return await self._containers.ports(container_id).listen(port, accepted)
+
+    async def way_to_ports(self) -> str:
+        return await self._containers.way_to_ports()
 
     async def pause(self, container_id: str) -> None:
         await self._plain.pause(container_id)

@@ -13,7 +13,7 @@ from docker.errors import ImageNotFound
 
 from skybridge_server.errors import ContainerStartError
 from skybridge_server.runtimes.docker_engine.client import Engine
-from skybridge_server.runtimes.docker_engine.sandbox_program import PROGRAMS
+from skybridge_server.runtimes.docker_engine.program import ARCHITECTURES, program_for
 
 REPOSITORY = "skybridge/sandbox"
 PATH = "sandbox"
@@ -26,9 +26,9 @@ def ensure_image(engine: Engine) -> str:
     ContainerStartError for an engine whose architecture there is no program for.
     """
     architecture = engine.version.get("Arch", "")
-    if architecture not in PROGRAMS:
+    if architecture not in ARCHITECTURES:
         raise ContainerStartError(f"there is no sandbox for the architecture '{architecture}'")
-    layer = layer_of(PROGRAMS[architecture])
+    layer = layer_of(program_for(architecture))
     tag = hashlib.sha256(layer).hexdigest()[:12]
     return _find(engine.short, tag) or _import(engine.short, layer, tag)
 

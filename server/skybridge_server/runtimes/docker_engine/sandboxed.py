@@ -26,7 +26,7 @@ from skybridge_server.runtimes.base import (
     Recording,
 )
 from skybridge_server.runtimes.docker_engine.containers import DockerContainers
-from skybridge_server.runtimes.docker_engine.port_access import PortAccess
+from skybridge_server.runtimes.docker_engine.port_opener import PortOpener
 from skybridge_server.runtimes.docker_engine.ports import Ports
 from skybridge_server.runtimes.docker_engine.sandbox import Condition, Sandbox
 from skybridge_server.runtimes.docker_engine.sandboxes import Sandboxes
@@ -54,12 +54,12 @@ class SandboxedContainers:
         self,
         plain: DockerContainers,
         sandboxes: Mapping[Network, Sandboxes],
-        port_access: PortAccess,
+        port_opener: PortOpener,
     ) -> None:
         self._plain = plain
         self._sandboxes = sandboxes
         self._kept = sandboxes[Network.NONE]
-        self._port_access = port_access
+        self._port_opener = port_opener
         self._joined: dict[str, Sandbox] = {}
         self._own: dict[str, OwnNetwork] = {}
 
@@ -93,10 +93,15 @@ class SandboxedContainers:
     async def _make_network(self, sandboxes: Sandboxes) -> OwnNetwork:
         sandbox = await sandboxes.take()
         try:
-            return OwnNetwork(sandbox, await self._port_access.open(sandbox), sandboxes)
+            return OwnNetwork(sandbox, await self._port_opener.open(sandbox), sandboxes)
         except BaseException:
             sandboxes.discard(sandbox)
             raise
+
+    async def way_to_ports(self) -> str:
+        """Find out how ports are reached, with a sandbox that nobody needs. SkybridgeError."""
+        await (await self._make_network(self._kept)).remove()
+        return self._port_opener.way
 
     def ports(self, container_id: str) -> Ports:
         """Return the ports of a reachable container that was not removed. ContainerGoneError."""
