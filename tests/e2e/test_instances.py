@@ -150,6 +150,17 @@ async def test_a_deferred_execution_is_known_at_once_and_kept(client: AsyncClien
     await until(lambda: _count(client, name, 21), "all deferred executions to be in the store")
 
 
+async def test_a_deferred_execution_that_just_came_to_be_stored_answers_with_its_output(
+    client: AsyncClient,
+) -> None:
+    name = await deploy_http(client, durability="deferred", instance_concurrency=50)
+    # What takes 50 ms is stored as it runs: the answer comes before, while or after that is done.
+    inputs = [b"slow %d" % (40 + n % 20) for n in range(100)]
+    for some in (inputs[:50], inputs[50:]):
+        answers = await asyncio.gather(*(client.execute(name, input_) for input_ in some))
+        assert [answer.output for answer in answers] == some
+
+
 async def _count(client: AsyncClient, name: str, count: int) -> bool:
     listed = [each async for each in client.list_executions(filter=f'function = "{name}"')]
     return len(listed) == count

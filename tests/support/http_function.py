@@ -66,6 +66,9 @@ class Handler(socketserver.StreamRequestHandler):
         elif word == b"wait":
             GO.wait()
             answer(self, b"waited")
+        elif word == b"slow":
+            time.sleep(int(rest) / 1000)
+            answer(self, body)
         elif word == b"go":
             GO.set()
             answer(self, b"gone")

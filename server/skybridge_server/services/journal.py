@@ -133,6 +133,11 @@ class Journal:
             self._writing = asyncio.create_task(self._write_all())
 
     @property
+    def held(self) -> bool:
+        """Whether nothing is stored before the end, as things are."""
+        return self._held
+
+    @property
     def unknown(self) -> bool:
         """Whether the store has nothing of it."""
         return self._opening is not None

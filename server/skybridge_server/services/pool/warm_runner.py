@@ -128,7 +128,7 @@ class WarmRunner(Runner):
             cold_start=self._cold,
             lease=self._lease(),
         )
-        if not active.journal.unknown:
+        if not active.journal.held:
             # What the store has as QUEUED has never run.
             await active.journal.flush()
             if active.stopping.is_set():
@@ -137,7 +137,7 @@ class WarmRunner(Runner):
         timers = [
             loop.call_later(limit.length.total_seconds(), active.stop, limit.reason, limit.message)
         ]
-        if active.journal.unknown:
+        if active.journal.held:
             timers.append(loop.call_later(HELD_SECONDS, active.journal.let_go))
         self._task = asyncio.current_task()
         active.on_stop = self._give_grace
@@ -154,7 +154,7 @@ class WarmRunner(Runner):
     def _lease(self) -> Lease:
         """Return the lease to run with; what the store does not know needs none yet."""
         execution = self._active.journal.execution
-        if self._active.journal.unknown or execution.lease.owner:
+        if self._active.journal.held or execution.lease.owner:
             return execution.lease
         return taken(self._active, self._server_id)
 
@@ -222,7 +222,7 @@ class WarmRunner(Runner):
     async def _judge(self, answer: Answer) -> Outcome:
         self._answered = Envelope(answer.content_type, answer.headers, answer.status)
         journal = self._active.journal
-        if not journal.unknown:
+        if not journal.held:
             self._active.exited()
             try:
                 await journal.flush()
@@ -251,7 +251,7 @@ class WarmRunner(Runner):
 
     async def _settle(self, ending: Outcome) -> None:
         ended, journal = self._ended_execution(ending), self._active.journal
-        if journal.unknown and self._spec.durability is Durability.DEFERRED:
+        if journal.held and self._spec.durability is Durability.DEFERRED:
             self._active.tell(journal.sealed(ended, ending.gap))
             await asyncio.sleep(DEFERRED_SECONDS)
         await self._store_for_sure(ended, ending)
