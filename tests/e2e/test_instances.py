@@ -10,7 +10,7 @@ import docker
 import pytest
 
 from skybridge_client import AsyncClient, Execution, Patience
-from skybridge_client.errors import FailedPreconditionError, NotFoundError, SkybridgeError
+from skybridge_client.errors import FailedPreconditionError, NotFoundError
 from skybridge_client.messages import Instance, InstanceState
 from tests.support.functions import (
     RUNNING,
@@ -23,7 +23,7 @@ from tests.support.functions import (
 )
 from tests.support.http_function import LAMBDA, deploy_http
 from tests.support.server import Server
-from tests.support.waiting import until, wait_until
+from tests.support.waiting import PATIENCE, until, wait_until
 
 pytestmark = pytest.mark.docker
 
@@ -49,7 +49,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 async def client(server: Server) -> AsyncGenerator[AsyncClient, None]:
-    async with AsyncClient(server.address, patience=Patience(tries=1, first_tries=1)) as made:
+    once = Patience(tries=1, first_tries=1)
+    async with AsyncClient(server.address, patience=once, timeout=PATIENCE) as made:
         yield made
 
 
@@ -239,7 +240,7 @@ async def test_an_instance_that_was_killed_while_busy_fails_what_it_did(
 
 
 async def test_an_instance_that_does_not_return_in_time_is_killed(client: AsyncClient) -> None:
-    name = await deploy_http(client, execution_timeout=0.3, shutdown_grace=0)
+    name = await deploy_http(client, execution_timeout=2, shutdown_grace=0)
     await client.execute(name, b"x")
     late = await client.execute(name, b"wait")
     assert told(late) == ("TIMED_OUT", "EXECUTION_TIMEOUT")
@@ -261,8 +262,15 @@ async def test_a_cancelled_execution_that_returns_leaves_its_instance(client: As
 async def test_a_caller_that_leaves_takes_its_instance_along(client: AsyncClient) -> None:
     name = await deploy_http(client, shutdown_grace=0)
     before = await client.execute(name, b"x")
-    with pytest.raises(SkybridgeError):
-        await client.execute(name, b"wait", timeout=0.5)
+    calling = asyncio.create_task(client.execute(name, b"wait"))
+
+    async def busy() -> bool:
+        (instance,) = await instances(client, name)
+        return instance.state == InstanceState.INSTANCE_STATE_BUSY
+
+    await until(busy, "the instance to be busy")
+    calling.cancel()
+    await asyncio.gather(calling, return_exceptions=True)
     assert (await client.execute(name, b"x")).instance != before.instance
 
 
