@@ -10,6 +10,8 @@ from skybridge.faas.v1.dead_letter_pb2 import DeadLetter
 from skybridge.faas.v1.dead_letter_service_pb2 import RedriveDeadLettersResponse, RefusedRedrive
 from skybridge.faas.v1.execution_pb2 import (
     Attempt,
+    Delivery,
+    DeliveryState,
     Execution,
     ExecutionEvent,
     ExecutionState,
@@ -76,6 +78,8 @@ __all__ = [
     "Contract",
     "ContractKind",
     "DeadLetter",
+    "Delivery",
+    "DeliveryState",
     "DeployFunctionResponse",
     "DeploymentPhase",
     "Durability",

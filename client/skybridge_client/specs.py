@@ -71,6 +71,12 @@ class FunctionFields(TypedDict, total=False):
     retry_on: Sequence[str]
     retry_exit_codes: Sequence[int]
     dead_letters: bool
+    on_success_function: str
+    on_success_url: str
+    on_success_secret: str
+    on_failure_function: str
+    on_failure_url: str
+    on_failure_secret: str
 
 
 PATHS: dict[str, str] = {
@@ -123,6 +129,12 @@ PATHS: dict[str, str] = {
     "retry_on": "spec.retry_policy.retry_on",
     "retry_exit_codes": "spec.retry_policy.exit_codes",
     "dead_letters": "spec.retry_policy.dead_letters",
+    "on_success_function": "spec.destinations.on_success.function",
+    "on_success_url": "spec.destinations.on_success.url",
+    "on_success_secret": "spec.destinations.on_success.secret",
+    "on_failure_function": "spec.destinations.on_failure.function",
+    "on_failure_url": "spec.destinations.on_failure.url",
+    "on_failure_secret": "spec.destinations.on_failure.secret",
 }
 """Keyword to path in Function."""
 

@@ -37,6 +37,7 @@ from skybridge_server.services.alarm import Alarm
 from skybridge_server.services.clock import SYSTEM_CLOCK, Clock
 from skybridge_server.services.dead_letters import DeadLetterService
 from skybridge_server.services.delays import Delays
+from skybridge_server.services.deliveries import Deliveries
 from skybridge_server.services.deployments import DeploymentService
 from skybridge_server.services.engines import Engines
 from skybridge_server.services.executions import ExecutionService
@@ -63,6 +64,7 @@ from skybridge_server.services.sweeper import Sweeper
 from skybridge_server.services.system import SystemService
 from skybridge_server.services.telemetry import Telemetry
 from skybridge_server.services.watching import Watching
+from skybridge_server.services.webhooks import Webhooks
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,9 @@ class Services:
     scheduler: Scheduler
     delays: Delays
     delays_alarm: Alarm
+    deliveries: Deliveries
+    deliveries_alarm: Alarm
+    webhooks: Webhooks
     instances: InstanceService
     pool: Pool
 
@@ -126,6 +131,7 @@ def limits(settings: Settings, names: tuple[str, ...]) -> Limits:
         allow_root=settings.allow_root,
         allow_writable_root=settings.allow_writable_root,
         allowed_oci_runtimes=settings.allowed_oci_runtimes,
+        webhook_hosts=settings.webhook_hosts,
     )
 
 
@@ -149,11 +155,20 @@ def wire(
     telemetry = Telemetry(registry_of_metrics, slots, pool)
     retries = Retries(clock)
     delays_alarm = Alarm("delayed executions", clock)
+    deliveries_alarm = Alarm("deliveries", clock)
     registry = Registry(
-        repositories.executions, engines, telemetry, retries, server_id, delays_alarm.wake
+        repositories.executions,
+        engines,
+        telemetry,
+        retries,
+        server_id,
+        delays_alarm.wake,
+        deliveries_alarm.wake,
     )
     acceptance = Acceptance(repositories, engines, slots, registry, pool, clock, delays_alarm.wake)
     recovery = Recovery(repositories, acceptance, retries, server_id)
+    webhooks = Webhooks(bounds.webhook_hosts)
+    deliveries = Deliveries(repositories, acceptance, webhooks, clock)
     delays = Delays(repositories.waiting, recovery, registry, slots, clock)
     watching = Watching(repositories.executions, registry)
     logs = LogService(repositories, registry, watching)
@@ -182,6 +197,9 @@ def wire(
         scheduler=scheduler,
         delays=delays,
         delays_alarm=delays_alarm,
+        deliveries=deliveries,
+        deliveries_alarm=deliveries_alarm,
+        webhooks=webhooks,
         instances=instances,
         pool=pool,
     )
@@ -212,7 +230,7 @@ def servicers(
     """Return what answers calls."""
     return [
         FunctionServicer(services.functions, services.deployments, bounds),
-        ExecutionServicer(services.executions, bounds, heartbeat),
+        ExecutionServicer(services.executions, services.deliveries, bounds, heartbeat),
         DeadLetterServicer(services.dead_letters, services.executions),
         ScheduleServicer(services.schedules, bounds),
         MetricsServicer(services.metrics),
@@ -239,6 +257,7 @@ async def serve(
         shutdown = Shutdown(stop, settings.shutdown_grace, settings.on_shutdown)
         services = wire(repositories, engines, bounds, collectors, server_id)
         opened.push_async_callback(services.deployments.close)
+        opened.callback(services.webhooks.close)
         housekeeping = Housekeeping(chores(settings, repositories, services))
         opened.push_async_callback(services.instances.close)
         # If the server cannot start, what was taken over runs on for one that can.
@@ -261,7 +280,7 @@ async def serve(
         opened.push_async_exit(drain)
         engines.on_change(lambda: server.health.set_execution_serving(engines.ready))
         server.health.set_execution_serving(engines.ready)
-        for timer in (services.scheduler, services.delays_alarm):
+        for timer in (services.scheduler, services.delays_alarm, services.deliveries_alarm):
             opened.push_async_callback(timer.close)  # nothing new starts while it drains
         addresses = Addresses(
             grpc=await server.start(),
@@ -271,6 +290,7 @@ async def serve(
         )
         await services.scheduler.open()
         await services.delays_alarm.open(services.delays.run_due)
+        await services.deliveries_alarm.open(services.deliveries.run_due)
         on_ready(addresses)
         await stop.wait()
 

@@ -48,6 +48,7 @@ TOO_MUCH = {
     "pull_policy": 9,
     "runtime": "no such",
     "retention": {"execution_age": NEGATIVE, "executions": -1, "revisions": 2_000_000},
+    "destinations": {"on_success": {"function": "No"}, "on_failure": {"url": "ftp://x"}},
     "retry_policy": {"max_attempts": 101, "jitter": 2, "retry_on": [1, 8, 99], "exit_codes": [256]},
 }
 TOO_MUCH_PATHS = {
@@ -81,6 +82,9 @@ TOO_MUCH_PATHS = {
     "retention.execution_age",
     "retention.executions",
     "retention.revisions",
+    "destinations.on_success.function",
+    "destinations.on_failure.url",
+    "destinations.on_failure.secret",
     "retry_policy.max_attempts",
     "retry_policy.jitter",
     "retry_policy.retry_on[1]",

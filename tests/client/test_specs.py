@@ -60,6 +60,12 @@ FIELDS: list[tuple[str, Any, Any]] = [
     ("retry_on", ["exit_code", "lost"], [1, 16]),
     ("retry_exit_codes", [75, 111], [75, 111]),
     ("dead_letters", True, True),
+    ("on_success_function", "next", "next"),
+    ("on_success_url", "https://a.test/", "https://a.test/"),
+    ("on_success_secret", "whsec_a", "whsec_a"),
+    ("on_failure_function", "next", "next"),
+    ("on_failure_url", "https://b.test/", "https://b.test/"),
+    ("on_failure_secret", "whsec_b", "whsec_b"),
 ]
 
 

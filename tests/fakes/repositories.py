@@ -17,6 +17,7 @@ from skybridge_server.errors import (
 )
 from skybridge_server.models.aftermath import NOTHING, Aftermath
 from skybridge_server.models.dead_letters import DeadLetter
+from skybridge_server.models.destinations import Delivery
 from skybridge_server.models.executions import Attempt, Execution, ExecutionState, Lease
 from skybridge_server.models.functions import Function, FunctionState, PulledImage, Revision
 from skybridge_server.models.journal import Event, Output, OutputStream, Result
@@ -48,6 +49,7 @@ class FakeRepositories:
         self.executions = FakeExecutions(self.requests)
         self.waiting = FakeWaiting(self.executions)
         self.dead_letters = FakeDeadLetters(self.executions)
+        self.deliveries = FakeDeliveries(self.executions)
         self.revisions = FakeRevisions(self.requests)
         self.functions = FakeFunctions(self.requests, self.revisions, self.executions)
         self.revisions.functions = self.functions
@@ -259,6 +261,7 @@ class FakeExecutions:
         self.journals: dict[ExecutionName, list[Event]] = {}
         self.attempts_of: dict[ExecutionName, list[Attempt]] = {}
         self.dead_letters: dict[ExecutionName, DeadLetter] = {}
+        self.deliveries: dict[str, Delivery] = {}
         self._order: dict[ExecutionName, int] = {}
         self._requests = requests
 
@@ -300,6 +303,8 @@ class FakeExecutions:
             self.attempts_of.setdefault(name, []).append(attempt)
         if aftermath.dead_letter and execution is not None:
             self.dead_letters[name] = DeadLetter(execution)
+        if aftermath.delivery is not None:
+            self.deliveries[aftermath.delivery.uid] = aftermath.delivery
 
     async def get(self, name: ExecutionName) -> Execution:
         if name not in self.rows:
@@ -396,6 +401,9 @@ class FakeExecutions:
             self.dead_letters,
         ):
             rows.pop(name, None)
+        gone = [uid for uid, row in self.deliveries.items() if row.execution == name]
+        for uid in gone:
+            del self.deliveries[uid]
 
     async def function_names(self) -> Sequence[FunctionName]:
         return sorted({execution.function for execution in self.rows.values()}, key=_sort_key)
@@ -545,6 +553,31 @@ def _is_chosen(letter: DeadLetter, query: DeadLetterQuery) -> bool:
         and (letter.redriven_as is not None) == query.redriven
         and _has_labels(execution.labels, query.labels)
     )
+
+
+class FakeDeliveries:
+    """Deliveries by the time at which to try them."""
+
+    def __init__(self, executions: FakeExecutions) -> None:
+        self._rows = executions.deliveries
+
+    async def next_time(self) -> datetime | None:
+        return min((row.next_time for row in self._rows.values() if row.next_time), default=None)
+
+    async def due(self, now: datetime, limit: int) -> Sequence[Delivery]:
+        due = [
+            (row.next_time, row.uid)
+            for row in self._rows.values()
+            if row.next_time and row.next_time <= now
+        ]
+        return [self._rows[uid] for _, uid in sorted(due)[:limit]]
+
+    async def of_execution(self, name: ExecutionName) -> Sequence[Delivery]:
+        return [row for row in self._rows.values() if row.execution == name]
+
+    async def update(self, delivery: Delivery) -> None:
+        if delivery.uid in self._rows:
+            self._rows[delivery.uid] = delivery
 
 
 class FakeImages:

@@ -98,6 +98,12 @@ OPTIONS: dict[str, Any] = {
     "dead_letters": _option(
         bool, "--dead-letters/--no-dead-letters", "Whether to keep what failed for good."
     ),
+    "on_success_function": _option(str, "--on-success-function", "Function to tell of success."),
+    "on_success_url": _option(str, "--on-success-url", "URL to tell of success."),
+    "on_success_secret": _option(str, "--on-success-secret", "Signs that: whsec_ and base64."),
+    "on_failure_function": _option(str, "--on-failure-function", "Function to tell of failure."),
+    "on_failure_url": _option(str, "--on-failure-url", "URL to tell of failure."),
+    "on_failure_secret": _option(str, "--on-failure-secret", "Signs that: whsec_ and base64."),
 }
 """An option for each keyword of FunctionFields."""
 

@@ -16,6 +16,7 @@ from skybridge.faas.v1.execution_service_pb2_grpc import ExecutionServiceService
 from skybridge_server.api import attach, filters, names, paging
 from skybridge_server.api.convert import asked
 from skybridge_server.api.convert.executions import (
+    delivery_to_proto,
     event_to_proto,
     execution_to_proto,
     log_entry_to_proto,
@@ -25,6 +26,7 @@ from skybridge_server.models.executions import Execution
 from skybridge_server.models.names import ExecutionName, FunctionName
 from skybridge_server.services import rules
 from skybridge_server.services.attach import AttachSession
+from skybridge_server.services.deliveries import Deliveries
 from skybridge_server.services.executions import ExecutionService
 from skybridge_server.services.limits import Limits
 from skybridge_server.services.requests import ExecutionRequest
@@ -44,9 +46,16 @@ _ANSWER_TIME = 0.5
 class ExecutionServicer(ExecutionServiceServicer):
     """Executions, their journals and output."""
 
-    def __init__(self, executions: ExecutionService, limits: Limits, heartbeat: timedelta) -> None:
+    def __init__(
+        self,
+        executions: ExecutionService,
+        deliveries: Deliveries,
+        limits: Limits,
+        heartbeat: timedelta,
+    ) -> None:
         """`heartbeat`: silence after which one is sent, unless the caller says otherwise."""
         self._executions = executions
+        self._deliveries = deliveries
         self._limits = limits
         self._heartbeat = heartbeat
 
@@ -117,6 +126,9 @@ class ExecutionServicer(ExecutionServiceServicer):
             full = asked.wants_output(request, wrong)
         execution = await self._executions.get(name)
         message = await self._full(execution) if full else execution_to_proto(execution)
+        if full:
+            told = await self._deliveries.of_execution(execution)
+            message.deliveries.extend(map(delivery_to_proto, told))
         return pb.GetExecutionResponse(execution=message)
 
     async def ListExecutions(

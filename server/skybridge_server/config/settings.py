@@ -193,6 +193,9 @@ class Settings(BaseSettings):
     max_revisions_per_function: Count = Field(
         100, description="Newest revisions that are kept of a function"
     )
+    webhook_hosts: Names = Field(
+        (), description="Patterns of hosts that destinations may post to, by comma; empty: none"
+    )
     prune_images: bool = Field(
         False, description="Remove images that deployments pulled and no revision needs any more"
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from skybridge_server.models.destinations import Delivery
+
 
 @dataclass(frozen=True, slots=True)
 class Aftermath:
@@ -11,6 +13,8 @@ class Aftermath:
 
     dead_letter: bool = False
     """Whether the execution is kept until somebody deals with it."""
+    delivery: Delivery | None = None
+    """Whom to tell."""
 
 
 NOTHING = Aftermath()

@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from skybridge_server.models.destinations import NO_DESTINATIONS, Destinations
 from skybridge_server.models.names import FunctionName, RevisionName
 from skybridge_server.models.retries import RetryPolicy
 
@@ -164,6 +165,7 @@ class FunctionSpec:
     runtime: str = ""
     retention: Retention = Retention()
     retry_policy: RetryPolicy = field(default_factory=RetryPolicy)
+    destinations: Destinations = NO_DESTINATIONS
     durability: Durability = Durability.COMMITTED
 
 

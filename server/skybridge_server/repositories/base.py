@@ -14,6 +14,7 @@ from typing import Protocol
 
 from skybridge_server.models.aftermath import NOTHING, Aftermath
 from skybridge_server.models.dead_letters import DeadLetter
+from skybridge_server.models.destinations import Delivery
 from skybridge_server.models.executions import Attempt, Execution
 from skybridge_server.models.functions import Function, PulledImage, Revision
 from skybridge_server.models.journal import Event, OutputStream
@@ -288,6 +289,26 @@ class DeadLetterRepository(Protocol):
         ...
 
 
+class DeliveryRepository(Protocol):
+    """Deliveries, by the time at which to try them; they are deleted with their execution."""
+
+    async def next_time(self) -> datetime | None:
+        """Return the earliest time at which one is to be tried."""
+        ...
+
+    async def due(self, now: datetime, limit: int) -> Sequence[Delivery]:
+        """Return those whose time has come, the longest waiting first."""
+        ...
+
+    async def of_execution(self, name: ExecutionName) -> Sequence[Delivery]:
+        """Return those of an execution."""
+        ...
+
+    async def update(self, delivery: Delivery) -> None:
+        """Store what became of a delivery, if its execution still exists."""
+        ...
+
+
 class ScheduleRepository(Protocol):
     """Schedules by name, and by the time at which to deal with them.
 
@@ -395,6 +416,8 @@ class Repositories(Protocol):
     def waiting(self) -> WaitingRepository: ...
     @property
     def dead_letters(self) -> DeadLetterRepository: ...
+    @property
+    def deliveries(self) -> DeliveryRepository: ...
     @property
     def schedules(self) -> ScheduleRepository: ...
     @property

@@ -16,6 +16,7 @@ from skybridge_server.repositories.database import (
     lock_file,
 )
 from skybridge_server.repositories.dead_letters import SqliteDeadLetters
+from skybridge_server.repositories.deliveries import SqliteDeliveries
 from skybridge_server.repositories.executions import SqliteExecutions
 from skybridge_server.repositories.functions import SqliteFunctions
 from skybridge_server.repositories.images import SqliteImages
@@ -38,6 +39,7 @@ class SqliteRepositories:
         self.revisions = SqliteRevisions(database, cache)
         self.executions = SqliteExecutions(database)
         self.waiting = SqliteWaiting(database)
+        self.deliveries = SqliteDeliveries(database)
         self.dead_letters = SqliteDeadLetters(database)
         self.schedules = SqliteSchedules(database)
         self.requests = SqliteRequests(database)

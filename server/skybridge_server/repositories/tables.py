@@ -263,6 +263,33 @@ class DeadLetterRow(Model):
         indexes = ((("namespace", "end_time"), False),)
 
 
+class DeliveryRow(Model):
+    """Telling a destination, which is JSON, of the end of an execution."""
+
+    uid = TextField(primary_key=True)
+    execution = ForeignKeyField(ExecutionRow, on_delete="CASCADE")
+    destination = TextField()
+    create_time = BigIntegerField()
+    next_time = BigIntegerField(null=True)
+    state = IntegerField()
+    attempts = IntegerField()
+    message = TextField()
+    told_namespace = TextField(null=True)
+    told_execution = TextField(null=True)
+    end_time = BigIntegerField(null=True)
+
+    class Meta:
+        table_name = "deliveries"
+        without_rowid = True
+
+
+PENDING = SQL('"next_time" IS NOT NULL')
+
+DeliveryRow.add_index(
+    DeliveryRow.index(DeliveryRow.next_time, name="deliveries_pending", where=PENDING)
+)
+
+
 class ScheduleRow(Model):
     """A schedule of a function that exists. `wake_time` is what the scheduler looks for."""
 
@@ -338,6 +365,7 @@ TABLES: tuple[type[Model], ...] = (
     EventRow,
     AttemptRow,
     DeadLetterRow,
+    DeliveryRow,
     ScheduleRow,
     RequestRow,
     PulledImageRow,

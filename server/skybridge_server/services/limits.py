@@ -35,3 +35,5 @@ class Limits:
     allow_root: bool = False
     allow_writable_root: bool = False
     allowed_oci_runtimes: tuple[str, ...] = ()
+    webhook_hosts: tuple[str, ...] = ()
+    """Patterns of hosts that destinations may be at; empty allows none."""

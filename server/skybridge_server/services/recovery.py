@@ -14,15 +14,14 @@ import structlog
 
 from skybridge_server.errors import NotFoundError, SkybridgeError, StorageError
 from skybridge_server.models.executions import Execution, ExecutionState, Failure, FailureReason
-from skybridge_server.models.functions import Revision
+from skybridge_server.models.functions import FunctionSpec, Revision
 from skybridge_server.models.journal import GapReason
 from skybridge_server.models.names import RevisionName
-from skybridge_server.models.retries import RetryPolicy
 from skybridge_server.repositories.base import Repositories
 from skybridge_server.services.acceptance import Acceptance
 from skybridge_server.services.journal import Journal
 from skybridge_server.services.lease import SETTLING
-from skybridge_server.services.retries import Retries, aftermath
+from skybridge_server.services.retries import Retries
 
 BREATH = 100
 """Executions between two moments for others, such as a signal to stop."""
@@ -92,20 +91,20 @@ class Recovery:
         ran = execution.state is not ExecutionState.QUEUED
         gap_reason = GapReason.RUNTIME_UNAVAILABLE if ran else None
         journal = Journal(execution, self._executions, output_limit=0)
-        policy = await self._retry_policy(execution)
+        spec = await self._spec(execution)
         # Somebody may have cancelled it, and that must not be taken back.
         final = execution.state is ExecutionState.CANCELLING
-        waiting = None if final else self._retries.next_attempt(ended, policy)
+        waiting = None if final else self._retries.next_attempt(ended, spec.retry_policy)
         if waiting is None:
-            follows = aftermath(ended, policy)
+            follows = self._retries.aftermath(ended, spec)
             await journal.end(ended, gap_reason=gap_reason, aftermath=follows)
         else:
             await journal.end_attempt(ended, waiting, gap_reason=gap_reason)
         log.warning("execution lost", execution=str(execution.name), state=execution.state.name)
 
-    async def _retry_policy(self, execution: Execution) -> RetryPolicy:
+    async def _spec(self, execution: Execution) -> FunctionSpec:
         name = RevisionName(execution.function, execution.revision)
         try:
-            return (await self._revisions.get(name)).spec.retry_policy
+            return (await self._revisions.get(name)).spec
         except NotFoundError:
-            return RetryPolicy()
+            return FunctionSpec(image="")

@@ -11,7 +11,8 @@ from datetime import timedelta
 import structlog
 
 from skybridge_server.errors import LeaseLostError, StorageError
-from skybridge_server.models.executions import Execution, ExecutionState, FailureReason
+from skybridge_server.models.destinations import NO_DESTINATIONS
+from skybridge_server.models.executions import ExecutionState, FailureReason
 from skybridge_server.models.names import ExecutionName, FunctionName
 from skybridge_server.models.shutdown import ShutdownPolicy
 from skybridge_server.repositories.base import ExecutionRepository
@@ -41,14 +42,19 @@ class Registry:
         retries: Retries,
         server_id: str,
         on_delay: Callable[[], None],
+        on_delivery: Callable[[], None],
     ) -> None:
-        """`on_delay`: called when an execution that failed waits for its next attempt."""
+        """`on_delay`: called when an execution that failed waits for its next attempt.
+
+        `on_delivery`: called when somebody may have to be told of an end.
+        """
         self._executions = executions
         self._engines = engines
         self._telemetry = telemetry
         self._retries = retries
         self.server_id = server_id
         self._on_delay = on_delay
+        self._on_delivery = on_delivery
         self._active: dict[ExecutionName, ActiveExecution] = {}
         self._tasks: dict[ExecutionName, asyncio.Task[None]] = {}
         self._owned: set[str] = set()
@@ -133,7 +139,7 @@ class Registry:
         try:
             await runner.run()
             if active.refused is None:
-                self._note_end(active.journal.execution)
+                self._note_end(active)
         except LeaseLostError as error:
             active.handed_over = True
             log.warning("execution is in other hands", detail=error.message)
@@ -150,11 +156,14 @@ class Registry:
                     del self._tasks[active.name]
                     self._owned.discard(str(active.name))
 
-    def _note_end(self, execution: Execution) -> None:
-        if execution.state.final:
-            self._telemetry.ended(execution)
-        else:
+    def _note_end(self, active: ActiveExecution) -> None:
+        execution = active.journal.execution
+        if not execution.state.final:
             self._on_delay()
+            return
+        self._telemetry.ended(execution)
+        if active.revision.spec.destinations != NO_DESTINATIONS:
+            self._on_delivery()
 
     # -- stopping -------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from skybridge_server.models.aftermath import NOTHING, Aftermath
+from skybridge_server.models.destinations import NOBODY, Delivery, Destination
 from skybridge_server.models.executions import (
     NO_ENVELOPE,
     Attempt,
@@ -21,12 +22,14 @@ from skybridge_server.models.executions import (
     Timings,
     Usage,
 )
+from skybridge_server.models.functions import FunctionSpec
+from skybridge_server.models.names import new_id
 from skybridge_server.models.retries import WANTED, RetryPolicy
 from skybridge_server.services.clock import Clock
 
 
 class Retries:
-    """Decides about further attempts."""
+    """Decides about further attempts, and what follows from an end that is for good."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -54,6 +57,25 @@ class Retries:
             answered=NO_ENVELOPE,
         )
 
+    def aftermath(self, ended: Execution, spec: FunctionSpec) -> Aftermath:
+        """Return what follows from an end that is for good."""
+        if not ended.background:
+            return NOTHING
+        if ended.failure is None:
+            return Aftermath(delivery=self._delivery(ended, spec.destinations.on_success))
+        if ended.failure.reason in WANTED:
+            return NOTHING
+        return Aftermath(
+            dead_letter=spec.retry_policy.dead_letters,
+            delivery=self._delivery(ended, spec.destinations.on_failure),
+        )
+
+    def _delivery(self, ended: Execution, destination: Destination) -> Delivery | None:
+        if destination == NOBODY:
+            return None
+        now = self._clock.now()
+        return Delivery(new_id(), ended.name, destination, create_time=now, next_time=now)
+
 
 def backoff(ended: Execution, policy: RetryPolicy) -> timedelta | None:
     """Return how long an execution that has ended waits for its next attempt; None: for ever."""
@@ -64,13 +86,6 @@ def backoff(ended: Execution, policy: RetryPolicy) -> timedelta | None:
     pause = _pause(ended, policy)
     too_late = ended.end_time + pause > ended.ready_time + policy.max_age
     return None if too_late else pause
-
-
-def aftermath(ended: Execution, policy: RetryPolicy) -> Aftermath:
-    """Return what follows from an end that is for good."""
-    if not ended.background or ended.failure is None or ended.failure.reason in WANTED:
-        return NOTHING
-    return Aftermath(dead_letter=True) if policy.dead_letters else NOTHING
 
 
 def attempt_of(ended: Execution) -> Attempt:

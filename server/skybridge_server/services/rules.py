@@ -13,6 +13,7 @@ from datetime import timedelta
 
 from skybridge_server.contracts.stdio import MAX_ENV_INPUT_BYTES
 from skybridge_server.errors import FailedPreconditionError, FieldViolation, InvalidArgumentError
+from skybridge_server.models.destinations import Destination
 from skybridge_server.models.executions import FailureReason
 from skybridge_server.models.functions import (
     KIB,
@@ -26,8 +27,9 @@ from skybridge_server.models.functions import (
     Scaling,
     Timeouts,
 )
+from skybridge_server.models.names import ID_PATTERN
 from skybridge_server.models.retries import WANTED, RetryPolicy
-from skybridge_server.services import images, warm_rules
+from skybridge_server.services import images, warm_rules, webhooks
 from skybridge_server.services.images import ImageReference
 from skybridge_server.services.limits import Limits
 from skybridge_server.services.requests import ExecutionRequest, FunctionDraft
@@ -44,6 +46,7 @@ MAX_ENV_BYTES = 128 * KIB
 MAX_WORKING_DIR_BYTES = 4 * KIB - 1
 MAX_UID = 2**31 - 1
 MAX_ATTEMPTS = 100
+MAX_URL_LENGTH = 2048
 MAX_EXIT_CODES = 64
 
 LABEL_KEY = re.compile(r"[a-z0-9](?:[a-z0-9._/-]{0,61}[a-z0-9])?")
@@ -108,6 +111,9 @@ def check_spec(spec: FunctionSpec, limits: Limits, wrong: Violations, prefix: st
     check_runtime(spec.runtime, limits, f"{prefix}.runtime", wrong)
     _check_retention(spec.retention, f"{prefix}.retention", wrong)
     check_retry_policy(spec.retry_policy, f"{prefix}.retry_policy", wrong)
+    for name in ("on_success", "on_failure"):
+        destination = getattr(spec.destinations, name)
+        _check_destination(destination, limits, f"{prefix}.destinations.{name}", wrong)
 
 
 def check_labels(labels: Mapping[str, str], field: str, wrong: Violations) -> None:
@@ -303,6 +309,39 @@ def _check_retention(retention: Retention, prefix: str, wrong: Violations) -> No
     ):
         if not 0 <= value <= high:
             wrong.add(f"{prefix}.{name}", f"must be between 0 and {high}, is {value}")
+
+
+def _check_destination(
+    destination: Destination, limits: Limits, prefix: str, wrong: Violations
+) -> None:
+    function, url, secret = destination.function, destination.url, destination.secret
+    if function and not _is_function(function):
+        wrong.add(
+            f"{prefix}.function",
+            "must be namespaces/{namespace}/functions/{function} or the id of a function",
+        )
+    if function and url:
+        wrong.add(f"{prefix}.url", "must be empty beside function: there is one destination")
+    elif url and len(url) > MAX_URL_LENGTH:
+        wrong.add(f"{prefix}.url", f"must have at most {MAX_URL_LENGTH} characters")
+    elif url and (why := webhooks.refusal(url, limits.webhook_hosts)):
+        wrong.add(f"{prefix}.url", why)
+    if bool(url) != bool(secret):
+        wrong.add(f"{prefix}.secret", "is required with url, and only there")
+    elif secret:
+        try:
+            webhooks.key_of(secret)
+        except ValueError as error:
+            wrong.add(f"{prefix}.secret", str(error))
+
+
+def _is_function(name: str) -> bool:
+    match name.split("/"):
+        case [id_]:
+            return bool(ID_PATTERN.fullmatch(id_))
+        case ["namespaces", namespace, "functions", id_]:
+            return bool(ID_PATTERN.fullmatch(namespace) and ID_PATTERN.fullmatch(id_))
+    return False
 
 
 def check_retry_policy(policy: RetryPolicy, prefix: str, wrong: Violations) -> None:

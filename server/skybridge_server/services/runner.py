@@ -46,7 +46,7 @@ from skybridge_server.services.adoption import replay, why_lost
 from skybridge_server.services.engines import Engines
 from skybridge_server.services.lease import taken
 from skybridge_server.services.outcome import Outcome
-from skybridge_server.services.retries import Retries, aftermath
+from skybridge_server.services.retries import Retries
 from skybridge_server.services.supervisor import OutputSource, Supervisor
 from skybridge_server.services.time_limit import seconds, time_left, time_limit
 
@@ -377,7 +377,7 @@ class Runner:
         if not self._active.last_attempt:
             waiting = self._retries.next_attempt(ended, self._spec.retry_policy)
         if waiting is None:
-            follows = aftermath(ended, self._spec.retry_policy)
+            follows = self._retries.aftermath(ended, self._spec)
             await journal.end(ended, gap_reason=ending.gap, gap_in=ending.gap_in, aftermath=follows)
             return
         await self.clean_up()  # the next attempt is another container of the same execution

@@ -141,6 +141,10 @@ def test_the_text_is_stable() -> None:
                 "exit_codes": [],
                 "dead_letters": False,
             },
+            "destinations": {
+                "on_success": {"function": "", "url": "", "secret": ""},
+                "on_failure": {"function": "", "url": "", "secret": ""},
+            },
             "durability": 1,
         },
         "create_time": 1767225600000000,

@@ -21,6 +21,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _DeliveryState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DeliveryStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeliveryState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DELIVERY_STATE_UNSPECIFIED: _DeliveryState.ValueType  # 0
+    """Not set."""
+    DELIVERY_STATE_PENDING: _DeliveryState.ValueType  # 1
+    """It is being tried."""
+    DELIVERY_STATE_DELIVERED: _DeliveryState.ValueType  # 2
+    """The destination has taken it."""
+    DELIVERY_STATE_FAILED: _DeliveryState.ValueType  # 3
+    """It was given up."""
+
+class DeliveryState(_DeliveryState, metaclass=_DeliveryStateEnumTypeWrapper):
+    """How far a delivery has come."""
+
+DELIVERY_STATE_UNSPECIFIED: DeliveryState.ValueType  # 0
+"""Not set."""
+DELIVERY_STATE_PENDING: DeliveryState.ValueType  # 1
+"""It is being tried."""
+DELIVERY_STATE_DELIVERED: DeliveryState.ValueType  # 2
+"""The destination has taken it."""
+DELIVERY_STATE_FAILED: DeliveryState.ValueType  # 3
+"""It was given up."""
+Global___DeliveryState: _TypeAlias = DeliveryState  # noqa: Y015
+
 class _ExecutionState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -304,6 +332,7 @@ class Execution(_message.Message):
     REQUESTED_START_TIME_FIELD_NUMBER: _builtins.int
     NOT_BEFORE_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
+    DELIVERIES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `namespaces/{namespace}/executions/{execution}`; ids are
     UUIDs of version 7, so names sort by time.
@@ -392,6 +421,10 @@ class Execution(_message.Message):
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attempt]:
         """The attempts before this one, the first one first; not in lists and events."""
 
+    @_builtins.property
+    def deliveries(self) -> _containers.RepeatedCompositeFieldContainer[Global___Delivery]:
+        """Who is told of its end, see FunctionSpec.destinations; in GetExecution only."""
+
     def __init__(
         self,
         *,
@@ -422,16 +455,67 @@ class Execution(_message.Message):
         requested_start_time: _timestamp_pb2.Timestamp | None = ...,
         not_before: _timestamp_pb2.Timestamp | None = ...,
         attempts: _abc.Iterable[Global___Attempt] | None = ...,
+        deliveries: _abc.Iterable[Global___Delivery] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "create_time", b"create_time", "end_time", b"end_time", "exit_code", b"exit_code", "failure", b"failure", "not_before", b"not_before", "requested_start_time", b"requested_start_time", "start_time", b"start_time", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "attempt", b"attempt", "attempts", b"attempts", "cold_start", b"cold_start", "content_type", b"content_type", "create_time", b"create_time", "end_time", b"end_time", "exit_code", b"exit_code", "failure", b"failure", "function", b"function", "headers", b"headers", "http_status", b"http_status", "instance", b"instance", "labels", b"labels", "last_sequence", b"last_sequence", "log_tail", b"log_tail", "name", b"name", "not_before", b"not_before", "output", b"output", "output_truncated", b"output_truncated", "requested_start_time", b"requested_start_time", "revision", b"revision", "start_time", b"start_time", "state", b"state", "stderr_bytes", b"stderr_bytes", "stdout_bytes", b"stdout_bytes", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "attempt", b"attempt", "attempts", b"attempts", "cold_start", b"cold_start", "content_type", b"content_type", "create_time", b"create_time", "deliveries", b"deliveries", "end_time", b"end_time", "exit_code", b"exit_code", "failure", b"failure", "function", b"function", "headers", b"headers", "http_status", b"http_status", "instance", b"instance", "labels", b"labels", "last_sequence", b"last_sequence", "log_tail", b"log_tail", "name", b"name", "not_before", b"not_before", "output", b"output", "output_truncated", b"output_truncated", "requested_start_time", b"requested_start_time", "revision", b"revision", "start_time", b"start_time", "state", b"state", "stderr_bytes", b"stderr_bytes", "stdout_bytes", b"stdout_bytes", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__exit_code) -> _WhichOneofReturnType__exit_code | None: ...
 
 Global___Execution: _TypeAlias = Execution  # noqa: Y015
+
+@_typing.final
+class Delivery(_message.Message):
+    """What became of telling a destination of the end of an execution."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DESTINATION_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    EXECUTION_FIELD_NUMBER: _builtins.int
+    NEXT_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    destination: _builtins.str
+    """Name of the function, or the URL."""
+    state: Global___DeliveryState.ValueType
+    """How far it has come."""
+    attempts: _builtins.int
+    """How often it was tried."""
+    message: _builtins.str
+    """What went wrong the last time; empty if nothing did."""
+    execution: _builtins.str
+    """Name of the execution of the function that was told."""
+    @_builtins.property
+    def next_time(self) -> _timestamp_pb2.Timestamp:
+        """When it is tried next; set in PENDING."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was delivered or given up."""
+
+    def __init__(
+        self,
+        *,
+        destination: _builtins.str = ...,
+        state: Global___DeliveryState.ValueType = ...,
+        attempts: _builtins.int = ...,
+        message: _builtins.str = ...,
+        execution: _builtins.str = ...,
+        next_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "next_time", b"next_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "destination", b"destination", "end_time", b"end_time", "execution", b"execution", "message", b"message", "next_time", b"next_time", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Delivery: _TypeAlias = Delivery  # noqa: Y015
 
 @_typing.final
 class Attempt(_message.Message):

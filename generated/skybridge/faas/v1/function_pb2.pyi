@@ -384,6 +384,7 @@ class FunctionSpec(_message.Message):
     RUNTIME_FIELD_NUMBER: _builtins.int
     RETENTION_FIELD_NUMBER: _builtins.int
     RETRY_POLICY_FIELD_NUMBER: _builtins.int
+    DESTINATIONS_FIELD_NUMBER: _builtins.int
     DURABILITY_FIELD_NUMBER: _builtins.int
     image: _builtins.str
     """Required. Image reference, by tag or digest, such as `busybox:1.36` or
@@ -449,6 +450,10 @@ class FunctionSpec(_message.Message):
         not tried again.
         """
 
+    @_builtins.property
+    def destinations(self) -> Global___Destinations:
+        """Who is told of the end of an execution that no caller waits for."""
+
     def __init__(
         self,
         *,
@@ -467,11 +472,12 @@ class FunctionSpec(_message.Message):
         runtime: _builtins.str = ...,
         retention: Global___Retention | None = ...,
         retry_policy: Global___RetryPolicy | None = ...,
+        destinations: Global___Destinations | None = ...,
         durability: Global___Durability.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["contract", b"contract", "isolation", b"isolation", "resources", b"resources", "retention", b"retention", "retry_policy", b"retry_policy", "scaling", b"scaling", "timeouts", b"timeouts"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["contract", b"contract", "destinations", b"destinations", "isolation", b"isolation", "resources", b"resources", "retention", b"retention", "retry_policy", b"retry_policy", "scaling", b"scaling", "timeouts", b"timeouts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "command", b"command", "contract", b"contract", "durability", b"durability", "env", b"env", "image", b"image", "isolation", b"isolation", "network", b"network", "pull_policy", b"pull_policy", "resources", b"resources", "retention", b"retention", "retry_policy", b"retry_policy", "runtime", b"runtime", "scaling", b"scaling", "timeouts", b"timeouts", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "command", b"command", "contract", b"contract", "destinations", b"destinations", "durability", b"durability", "env", b"env", "image", b"image", "isolation", b"isolation", "network", b"network", "pull_policy", b"pull_policy", "resources", b"resources", "retention", b"retention", "retry_policy", b"retry_policy", "runtime", b"runtime", "scaling", b"scaling", "timeouts", b"timeouts", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -823,6 +829,86 @@ class RetryPolicy(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__jitter) -> _WhichOneofReturnType__jitter | None: ...
 
 Global___RetryPolicy: _TypeAlias = RetryPolicy  # noqa: Y015
+
+@_typing.final
+class Destinations(_message.Message):
+    """Who is told of the end of an execution that no caller waits for. What was
+    cancelled is told to nobody, and an attempt that another one follows is no end.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ON_SUCCESS_FIELD_NUMBER: _builtins.int
+    ON_FAILURE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def on_success(self) -> Global___Destination:
+        """Told when it has succeeded."""
+
+    @_builtins.property
+    def on_failure(self) -> Global___Destination:
+        """Told when it has failed for good."""
+
+    def __init__(
+        self,
+        *,
+        on_success: Global___Destination | None = ...,
+        on_failure: Global___Destination | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["on_failure", b"on_failure", "on_success", b"on_success"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["on_failure", b"on_failure", "on_success", b"on_success"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Destinations: _TypeAlias = Destinations  # noqa: Y015
+
+@_typing.final
+class Destination(_message.Message):
+    """Another function, or an URL; unset: nobody. It is told the same JSON:
+    `type` (`execution.succeeded` or `execution.failed`), `timestamp`, and `data`
+    with `execution`, `function`, `revision`, `state`, `reason`, `message`,
+    `exit_code`, `attempt`, `labels`, `create_time`, `end_time`, and the start of
+    stdout as `output` (up to 256 KiB; base64 if `output_is_base64`) with
+    `output_truncated`.
+
+    That is stored together with the result, and tried until it works: after 1 s,
+    then after twice as long each time, up to 10 min, for 24 h.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FUNCTION_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    SECRET_FIELD_NUMBER: _builtins.int
+    function: _builtins.str
+    """Name of the function that is executed with the JSON as input, exactly once;
+    a short name means the namespace of this one. Chains of such calls end after
+    8 functions.
+    """
+    url: _builtins.str
+    """URL that the JSON is posted to, http or https, at most 2,048 characters; any
+    status 2xx within 10 s means that it has arrived, which may happen more than
+    once. Redirects are not followed. Only hosts that the operator lists in
+    FAAS_WEBHOOK_HOSTS.
+    """
+    secret: _builtins.str
+    """Input only, never shown again. Required with `url`: signs each post as
+    Standard Webhooks asks for. `whsec_` and the base64 of 24 to 64 bytes.
+    """
+    def __init__(
+        self,
+        *,
+        function: _builtins.str = ...,
+        url: _builtins.str = ...,
+        secret: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["function", b"function", "secret", b"secret", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Destination: _TypeAlias = Destination  # noqa: Y015
 
 @_typing.final
 class Isolation(_message.Message):

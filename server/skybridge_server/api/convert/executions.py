@@ -11,6 +11,7 @@ from skybridge_server.api.convert.values import (
     optional_timestamp_to_proto,
     timestamp_to_proto,
 )
+from skybridge_server.models.destinations import Delivery
 from skybridge_server.models.executions import Attempt, Execution, Failure, Timings, Usage
 from skybridge_server.models.journal import Event, Gap, Output, StateChange
 from skybridge_server.models.names import ExecutionName, InstanceName, RevisionName
@@ -76,6 +77,18 @@ def _fill_warm(message: pb.Execution, execution: Execution) -> None:
     message.content_type = execution.answered.content_type
     message.headers.update(execution.answered.headers)
     message.http_status = execution.answered.status
+
+
+def delivery_to_proto(delivery: Delivery) -> pb.Delivery:
+    return pb.Delivery(
+        destination=delivery.destination.function or delivery.destination.url,
+        state=pb.DeliveryState.ValueType(delivery.state),
+        attempts=delivery.attempts,
+        message=delivery.message,
+        execution=str(delivery.told or ""),
+        next_time=optional_timestamp_to_proto(delivery.next_time),
+        end_time=optional_timestamp_to_proto(delivery.end_time),
+    )
 
 
 def _failure_to_proto(failure: Failure | None) -> pb.Failure | None:

@@ -10,6 +10,12 @@ from skybridge_server.api.convert.values import (
     enum_from_proto,
     timestamp_to_proto,
 )
+from skybridge_server.models.destinations import (
+    NO_DESTINATIONS,
+    NOBODY,
+    Destination,
+    Destinations,
+)
 from skybridge_server.models.functions import (
     Contract,
     ContractKind,
@@ -64,6 +70,10 @@ def _spec_from_proto(
         retention=_retention_from_proto(message.retention, defaults.retention, wrong),
         retry_policy=retry_policy_from_proto(
             message.retry_policy, defaults.retry_policy, f"{prefix}retry_policy.", wrong
+        ),
+        destinations=Destinations(
+            on_success=_destination_from_proto(message.destinations.on_success),
+            on_failure=_destination_from_proto(message.destinations.on_failure),
         ),
         durability=enum_from_proto(
             message.durability, defaults.durability, f"{prefix}durability", wrong
@@ -139,6 +149,22 @@ def _retention_from_proto(
         executions=message.executions,
         revisions=message.revisions,
     )
+
+
+def _destination_from_proto(message: pb.Destination) -> Destination:
+    return Destination(message.function, message.url, message.secret)
+
+
+def _destinations_to_proto(destinations: Destinations) -> pb.Destinations | None:
+    """Return destinations without their secrets; None where there are none."""
+    if destinations == NO_DESTINATIONS:
+        return None
+    told = {
+        name: pb.Destination(function=each.function, url=each.url)
+        for name in ("on_success", "on_failure")
+        if (each := getattr(destinations, name)) != NOBODY
+    }
+    return pb.Destinations(**told)
 
 
 def function_to_proto(function: Function) -> pb.Function:
@@ -226,6 +252,7 @@ def _any_spec_to_proto(spec: FunctionSpec) -> pb.FunctionSpec:
             revisions=spec.retention.revisions,
         ),
         retry_policy=retry_policy_to_proto(spec.retry_policy),
+        destinations=_destinations_to_proto(spec.destinations),
     )
 
 
