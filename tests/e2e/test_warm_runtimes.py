@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import AsyncGenerator, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -165,6 +165,15 @@ async def test_the_framework_of_node(
     client: AsyncClient, deployed: Callable[..., Any], node_framework: Kind, network: str
 ) -> None:
     await behaves(client, await deployed(node_framework, network))
+
+
+async def test_a_handler_that_is_not_there(
+    client: AsyncClient, deployed: Callable[..., Any]
+) -> None:
+    kind = replace(KINDS["awslambdaric"], run=IN_FILE + "awslambdaric missing.handle")
+    failed = await client.execute(await deployed(kind, "none"), b"{}")
+    assert told(failed) == ("FAILED", "INIT_ERROR")
+    assert "missing" in failed.failure.message
 
 
 async def behaves(client: AsyncClient, function: str) -> None:
