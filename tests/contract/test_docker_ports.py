@@ -260,8 +260,7 @@ async def test_what_is_not_the_network_of_the_sandbox_is_never_entered(
 
 async def test_without_the_right_to_enter_it_is_the_relay() -> None:
     """A server in a container, or without root, has no CAP_SYS_ADMIN on the engine's host."""
-    if os.geteuid() != 0:
-        pytest.skip("nothing to give up: this user cannot enter networks anyway")
+    give_up = ("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin")
     program = (
         "import asyncio\n"
         "from skybridge_server.runtimes.docker_engine import DockerRuntime\n"
@@ -272,11 +271,10 @@ async def test_without_the_right_to_enter_it_is_the_relay() -> None:
         "asyncio.run(main())\n"
     )
     process = await asyncio.create_subprocess_exec(
-        "setpriv",
-        *("--bounding-set=-sys_admin", "--inh-caps=-sys_admin"),
+        *(give_up if os.geteuid() == 0 else ()),
         *(sys.executable, "-c", program),
         stdout=asyncio.subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     output, _ = await process.communicate()
-    assert output.decode().endswith("by relay: Operation not permitted\n")
+    assert output.decode().splitlines()[-1].startswith("by relay: ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import suppress
 
@@ -400,3 +401,22 @@ async def test_a_killed_server_finds_what_it_left_and_keeps_what_it_shall(serve:
         assert (await client.get_execution(before.name)).output == before.output
     wait_until(lambda: not left & {each.id for each in server.containers()}, "what was left to go")
     server.stop()
+
+
+async def test_a_server_that_may_not_enter_networks_relays(serve: Serve) -> None:
+    server = serve(ready=False)
+    if os.geteuid() == 0:  # others may not anyway
+        server.under = ("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin")
+    server.start()
+    async with AsyncClient(server.address) as client:
+        for network in ("none", "egress"):
+            name = await deploy_http(client, network="egress" if network == "egress" else "none")
+            answers = [await client.execute(name, b"who") for _ in range(3)]
+            assert len({answer.output for answer in answers}) == 1
+        name = await deploy_python(client, LAMBDA, contract="lambda")
+        assert (await client.execute(name, b"5")).output == b'{"served": 1, "got": 5}'
+    ways = [event["way"] for event in server.events() if "way" in event]
+    assert [way.partition(":")[0] for way in ways] == ["by relay"]
+    server.stop()
+    assert not server.containers()
+    wait_until(lambda: not server.sandboxes(), "the networks to go")

@@ -50,6 +50,8 @@ class Server:
         self.id = ""
         """What its containers are labelled with."""
         self.tls: TlsConfig | None = None
+        self.under: tuple[str, ...] = ()
+        """A command that becomes the server, such as one that gives up rights before."""
 
     def set(self, **settings: str) -> None:
         """Change settings for the next start."""
@@ -70,7 +72,7 @@ class Server:
         begin = self.log_size()
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "skybridge_server", "serve"],
+                [*self.under, sys.executable, "-m", "skybridge_server", "serve"],
                 env={**os.environ, **self._settings},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
