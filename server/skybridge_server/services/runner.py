@@ -86,6 +86,7 @@ class Runner:
         self._timings = active.journal.execution.timings
         self._engine_error: RuntimeUnavailableError | None = None
         self._give_up_at: float | None = None
+        self._feeding: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Run the execution and store its end. `clean_up` is still to do, whatever happens."""
@@ -139,20 +140,16 @@ class Runner:
             active.journal.change_state(ExecutionState.STARTING, lease=lease)
         began = loop.time()
         input_ = await self._input()
-        attachment = await self._start(input_ or b"")
-        feeding = asyncio.create_task(self._feed(attachment, input_))
+        attachment = await self._start(input_)
         try:
             took = timedelta(seconds=loop.time() - began)
             self._timings = replace(self._timings, start=took)
-            await asyncio.sleep(0)  # most inputs are given at once, and stored as such with RUNNING
             self._note_start(datetime.now(UTC))
             active.attachment = attachment
             active.attached.ring()
             return await self._follow(attachment)
         finally:
-            feeding.cancel()
-            await asyncio.gather(feeding, return_exceptions=True)
-            await attachment.close()
+            await self._let_go(attachment)
 
     async def _resume(self) -> Outcome:
         """Go on with what an earlier process, or an engine that went away, has left."""
@@ -232,6 +229,12 @@ class Runner:
             if attachment.outlives_us:
                 self._active.journal.note(input_given=True)
 
+    async def _let_go(self, attachment: Attachment) -> None:
+        if self._feeding is not None:
+            self._feeding.cancel()
+            await asyncio.gather(self._feeding, return_exceptions=True)
+        await attachment.close()
+
     # -- phases ---------------------------------------------------------------------------------
 
     async def _wait_for_place(self) -> None:
@@ -260,7 +263,7 @@ class Runner:
         execution = self._active.journal.execution
         return None if execution.interactive else await self._executions.get_input(execution.name)
 
-    async def _start(self, input_: bytes) -> Attachment:
+    async def _start(self, input_: bytes | None) -> Attachment:
         limit = self._spec.timeouts.start
         return await self._within(
             self._create_and_start(input_),
@@ -271,7 +274,7 @@ class Runner:
             ),
         )
 
-    async def _create_and_start(self, input_: bytes) -> Attachment:
+    async def _create_and_start(self, input_: bytes | None) -> Attachment:
         while True:
             try:
                 return await self._try_to_start(input_)
@@ -279,16 +282,18 @@ class Runner:
                 log.info("container created anew", detail=error.message)
                 await self._runtime.containers.remove(self._active.container_id)
 
-    async def _try_to_start(self, input_: bytes) -> Attachment:
+    async def _try_to_start(self, input_: bytes | None) -> Attachment:
         containers = self._runtime.containers
-        self._active.container_id = await containers.create(self._container_spec(input_))
+        self._active.container_id = await containers.create(self._container_spec(input_ or b""))
         attachment = await containers.attach(self._active.container_id)
         try:
             # What the store has as QUEUED has never run, and nobody else may run it from here on.
             await self._active.journal.flush()
+            # The engine keeps it for the process: it gets there even if we do not see the start.
+            self._feeding = asyncio.create_task(self._feed(attachment, input_))
             await containers.start(self._active.container_id)
         except BaseException:
-            await attachment.close()
+            await self._let_go(attachment)
             raise
         return attachment
 

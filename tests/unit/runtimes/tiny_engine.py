@@ -28,7 +28,12 @@ class TinyEngine:
             self._server = None
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+        except asyncio.IncompleteReadError:  # somebody only looked whether there is an engine
+            writer.close()
+            await writer.wait_closed()
+            return
         self.asked.append(head.split()[1].decode())
         body = json.dumps({"ApiVersion": self.version} if self.version else {}).encode()
         writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n")
