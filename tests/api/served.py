@@ -23,6 +23,7 @@ from skybridge.faas.v1 import (
     function_pb2,
     function_service_pb2,
     function_service_pb2_grpc,
+    instance_service_pb2_grpc,
     metrics_service_pb2_grpc,
     schedule_service_pb2_grpc,
     system_service_pb2_grpc,
@@ -56,6 +57,7 @@ class Served:
     schedules: schedule_service_pb2_grpc.ScheduleServiceAsyncStub
     metrics: metrics_service_pb2_grpc.MetricsServiceAsyncStub
     system: system_service_pb2_grpc.SystemServiceAsyncStub
+    instances: instance_service_pb2_grpc.InstanceServiceAsyncStub
 
     async def create(self, name: str = "hello", **fields: Any) -> function_pb2.Function:
         """Create a function; fields of it are given as dictionaries."""
@@ -124,6 +126,7 @@ async def serve(limits: Limits = LIMITS) -> AsyncGenerator[Served, None]:
             schedule_service_pb2_grpc.ScheduleServiceStub(channel),
             metrics_service_pb2_grpc.MetricsServiceStub(channel),
             system_service_pb2_grpc.SystemServiceStub(channel),
+            instance_service_pb2_grpc.InstanceServiceStub(channel),
         )
 
 

@@ -1,6 +1,7 @@
 """Measures the server against floors taken in the same run, and prints each figure as a ratio.
 
-Run all, or some by name: cold, output, management, idle, wire. Needs an engine and a quiet machine.
+Run all, or some by name: cold, output, management, idle, warm, wire. Needs an engine and a quiet
+machine.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ import argparse
 
 import uvloop
 
-from tests.benchmarks import cold, idle, management, output, wire
+from tests.benchmarks import cold, idle, management, output, warm, wire
 
 BENCHMARKS = {
     "cold": cold.run,
     "output": output.run,
     "management": management.run,
     "idle": idle.run,
+    "warm": warm.run,
     "wire": wire.run,
 }
 

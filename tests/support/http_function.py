@@ -95,6 +95,7 @@ Server(("", int(os.environ["PORT"])), Handler).serve_forever()
 async def deploy_http(client: AsyncClient, **fields: Unpack[FunctionFields]) -> str:
     """Create and deploy the function; return its id."""
     fields.setdefault("contract", "http")
+    fields.setdefault("shutdown_grace", 1)  # Python heeds no SIGTERM as process 1
     return await deploy_python(client, PROGRAM, **fields)
 
 

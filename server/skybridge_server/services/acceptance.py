@@ -88,7 +88,7 @@ class Acceptance:
         try:
             accepted = await self._accept(request, disconnect_grace, not_after, alone=True)
             self._claims.grant(key, accepted)
-            held = accepted[1] is not None and accepted[1].journal.unknown
+            held = accepted[1] is not None and accepted[1].journal.held
             return accepted
         finally:
             if not held:
@@ -205,7 +205,8 @@ class Acceptance:
     ) -> ActiveExecution:
         limit = revision.spec.resources.output_bytes
         queued_time = execution.not_before or execution.ready_time
-        execution = replace(execution, not_before=None)
+        if execution.not_before is not None:
+            execution = replace(execution, not_before=None)
         journal = Journal(execution, self._repositories.executions, limit)
         return ActiveExecution(journal, revision, ticket, queued_time)
 

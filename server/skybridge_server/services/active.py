@@ -71,14 +71,14 @@ class ActiveExecution:
 
     @property
     def name(self) -> ExecutionName:
-        return self.journal.execution.name
+        return self.journal.name
 
     def stop(self, reason: FailureReason, message: str) -> None:
         """Ask it to stop; nothing happens if it is stopping or has ended already."""
         if self.stop_reason is not None or self._exited:
             return
         self.stop_reason = Failure(reason, message)
-        if self.journal.execution.state in _CANCELLABLE:
+        if self.journal.state in _CANCELLABLE:
             self.journal.change_state(ExecutionState.CANCELLING, failure=self.stop_reason)
         self.stopping.set()
         if self.on_stop is not None:

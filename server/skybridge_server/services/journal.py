@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
+from typing import Any
 
 import structlog
 
@@ -40,6 +41,7 @@ from skybridge_server.models.journal import (
     Result,
     StateChange,
 )
+from skybridge_server.models.names import ExecutionName
 from skybridge_server.models.requests import Request
 from skybridge_server.repositories.base import ExecutionRepository
 from skybridge_server.services.bell import Bell
@@ -73,6 +75,14 @@ class Opening:
     """Takes the lease that is needed where it is stored before it has ended."""
 
 
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """The whole of a held journal, and the execution as it ended."""
+
+    execution: Execution
+    events: list[Event]
+
+
 class Journal:
     """The journal of one execution that has not ended, and the execution as it stands.
 
@@ -82,7 +92,9 @@ class Journal:
     def __init__(
         self, execution: Execution, repository: ExecutionRepository, output_limit: int
     ) -> None:
-        self.execution = execution
+        self._execution = execution
+        self._changes: dict[str, Any] = {}
+        """What is new of it: put in only when somebody looks, which costs more than most work."""
         self.attempt = execution.attempt
         self._shown = execution
         self._repository = repository
@@ -92,6 +104,7 @@ class Journal:
         self._opening: Opening | None = None
         """Set until a journal that was held is in the store."""
         self._held = False
+        self._sealed = False
         self._unstored: list[Event] = []
         self._unstored_state: Execution | None = None
         self._unstored_bytes = 0
@@ -110,37 +123,53 @@ class Journal:
         self.output: ExecutionOutput | None = None
         """What an answer holds, where it was all in memory at the end."""
 
+    @property
+    def execution(self) -> Execution:
+        """The execution as it stands."""
+        if self._changes:
+            self._execution = replace(self._execution, **self._changes)
+            self._changes.clear()
+        return self._execution
+
+    @property
+    def accepted(self) -> Execution:
+        """The execution with what never changes of it, which costs nothing to ask for."""
+        return self._execution
+
+    @property
+    def name(self) -> ExecutionName:
+        return self._execution.name
+
+    @property
+    def state(self) -> ExecutionState:
+        state: ExecutionState = self._changes.get("state", self._execution.state)
+        return state
+
     # -- writing --------------------------------------------------------------------------------
 
     def open(self) -> tuple[Execution, Event]:
         """Return the execution as it is to be stored, and its first event."""
-        event = self._next(StateChange(self.execution.state, self.attempt))
-        self.execution = self._shown = self._snapshot()
-        return self.execution, event
+        event = self._next(StateChange(self.state, self.attempt))
+        self._execution = self._shown = self._snapshot()
+        return self._execution, event
 
     def hold(self, opening: Opening) -> None:
         """Open the journal, and store nothing of it until the end, or until it is let go."""
-        _, event = self.open()
         self._opening, self._held = opening, True
-        self._write(event)
+        self._write(self._next(StateChange(self.state, self.attempt)))
 
     def let_go(self) -> None:
         """Store a held journal, and what comes, from now on."""
-        if self._held and self._opening is not None:
+        if self._held and self._opening is not None and not self._sealed:
             self._held = False
-            self.execution = replace(self.execution, lease=self._opening.lease())
+            self._changes["lease"] = self._opening.lease()
             self._unstored_state = self._snapshot()
             self._writing = asyncio.create_task(self._write_all())
 
     @property
     def held(self) -> bool:
-        """Whether nothing is stored before the end, as things are."""
+        """Whether the store has nothing of it, and is not about to."""
         return self._held
-
-    @property
-    def unknown(self) -> bool:
-        """Whether the store has nothing of it."""
-        return self._opening is not None
 
     def stored(self, events: Sequence[Event]) -> None:
         """Publish events that are on disk."""
@@ -155,14 +184,14 @@ class Journal:
     def change_state(self, state: ExecutionState, **changes: object) -> None:
         """Enter a state that is not final."""
         self._check_transition(state)
-        self.execution = replace(self.execution, state=state, **changes)  # type: ignore[arg-type]
+        self._changes.update(changes, state=state)
         self._write(self._next(StateChange(state, self.attempt)))
         if not self._held:
             self._unstored_state = self._snapshot()
 
     def note(self, **changes: object) -> None:
         """Change what is stored of the execution, without an event."""
-        self.execution = replace(self.execution, **changes)  # type: ignore[arg-type]
+        self._changes.update(changes)
         self._unstored_state = self._snapshot()
         self._wake_writer()
 
@@ -261,17 +290,41 @@ class Journal:
         await self._store(events, waiting, attempt=attempt)
         self._close(waiting, events)
 
-    def sealed(self, execution: Execution, gap_reason: GapReason | None) -> Execution:
-        """Return a held execution as `end` will store it, its output in memory."""
-        ended, events = self._last_events(execution, gap_reason, BOTH)
+    def seal(self, gap_reason: GapReason | None, **changes: Any) -> Sealed:
+        """Return the end of a held journal, to be stored by `end_sealed`; its output is known."""
+        self._check_transition(changes["state"])
+        self._sealed = True
+        events = self._gap_events(gap_reason, BOTH)
+        ended = replace(
+            self._execution,
+            **{
+                **self._changes,
+                **changes,
+                "last_sequence": self._sequence + 1,
+                "stdout_bytes": self._written[OutputStream.STDOUT],
+                "stderr_bytes": self._written[OutputStream.STDERR],
+                "lease": Lease(self._epoch),
+            },
+        )
+        events.append(self._next(Result(ended)))
         self.output = _output_of(events, self.log_tail, ended)
-        return ended
+        return Sealed(ended, events)
+
+    async def end_sealed(self, sealed: Sealed) -> None:
+        """Store all of a held journal. StorageError: the store has nothing of it."""
+        try:
+            await self._store(sealed.events, sealed.execution)
+        except StorageError as error:
+            self._failure = error
+            self._bell.ring()
+            raise
+        self._close(sealed.execution, sealed.events)
 
     # -- reading --------------------------------------------------------------------------------
 
     def snapshot(self) -> Execution:
         """Return the execution as a reader may see it now: as it is on disk."""
-        if self.execution.state.final:
+        if self.state.final:
             return self.execution
         return replace(
             self._shown,
@@ -291,7 +344,7 @@ class Journal:
     @property
     def started(self) -> bool:
         """Whether the execution no longer waits for a place."""
-        return self.execution.state is not ExecutionState.QUEUED
+        return self.state is not ExecutionState.QUEUED
 
     @property
     def last_sequence(self) -> int:
@@ -359,9 +412,9 @@ class Journal:
         )
 
     def _close(self, execution: Execution, events: Sequence[Event]) -> None:
-        self.execution = self._shown = execution
+        self._execution = self._shown = execution
+        self._changes.clear()
         if self._held:
-            self.output = _output_of(events, self.log_tail, execution)
             self._held, self._unstored, self._unstored_bytes = False, [], 0
         # Those who are far behind may keep this for long: they find the rest in the store.
         self._recent.clear()
@@ -373,8 +426,8 @@ class Journal:
         return Event(self._sequence, datetime.now(UTC), body)
 
     def _check_transition(self, state: ExecutionState) -> None:
-        if state not in TRANSITIONS[self.execution.state]:
-            raise AssertionError(f"{self.execution.state.name} cannot become {state.name}")
+        if state not in TRANSITIONS[self.state]:
+            raise AssertionError(f"{self.state.name} cannot become {state.name}")
 
     def _snapshot(self) -> Execution:
         return self._counted(self.execution)
@@ -421,7 +474,7 @@ class Journal:
                 self._shown = state or self._shown
                 self._published(events)
         except StorageError as error:
-            if self.unknown and self._unstored_bytes <= UNSTORED_BYTES:
+            if self._opening is not None and self._unstored_bytes <= UNSTORED_BYTES:
                 self._held, self._unstored = True, [*events, *self._unstored]  # once more, later
             else:
                 self._failure = error
@@ -463,7 +516,7 @@ class Journal:
             self._opening = None
         else:
             await self._repository.append(
-                self.execution.name,
+                self._execution.name,
                 events,
                 state,
                 epoch=self._epoch,

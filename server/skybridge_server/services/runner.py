@@ -356,10 +356,8 @@ class Runner:
     # -- the end --------------------------------------------------------------------------------
 
     async def _settle(self, ending: Outcome) -> None:
-        await self._store_for_sure(self._ended_execution(ending), ending)
-
-    async def _store_for_sure(self, ended: Execution, ending: Outcome) -> None:
         """Store the end; as long as the store refuses it, the execution has not ended."""
+        ended = self._ended_execution(ending)
         while True:
             try:
                 await self._store_end(ended, ending)
@@ -367,9 +365,6 @@ class Runner:
                 raise  # it is no longer ours to end
             except StorageError as error:
                 log.warning("end not stored", execution=str(ended.name), detail=error.message)
-                if self._active.journal.unknown:
-                    self._active.refused = error  # nobody has heard of it
-                    return
                 # That may take long, and the process may still run.
                 await self.clean_up()
                 await asyncio.sleep(STORE_RETRY)

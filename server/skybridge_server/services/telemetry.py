@@ -14,6 +14,7 @@ from skybridge_server.models.instances import InstanceState
 from skybridge_server.services.pool.pool import Pool
 from skybridge_server.services.slots import Slots
 
+PHASES = ("queue", "start", "init", "run", "total")
 _BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
 
 
@@ -46,6 +47,8 @@ class Telemetry:
             buckets=_BUCKETS,
             registry=registry,
         )
+        self._phases_of: dict[str, list[tuple[str, Histogram]]] = {}
+        """The histograms of each function: looking for them costs more than using them."""
         running = Gauge(
             "skybridge_executions_running", "Executions that run now.", registry=registry
         )
@@ -64,6 +67,10 @@ class Telemetry:
     def ended(self, execution: Execution) -> None:
         """Count an execution that has ended."""
         function = str(execution.function)
+        phases = self._phases_of.get(function)
+        if phases is None:
+            phases = [(each, self._phases.labels(function, each)) for each in PHASES]
+            self._phases_of[function] = phases
         reason = execution.failure.reason.name if execution.failure else ""
         self._executions.labels(function, execution.state.name, reason).inc()
         if execution.cold_start:
@@ -71,10 +78,10 @@ class Telemetry:
         elif execution.instance:
             self._warm_starts.labels(function).inc()
         timings = execution.timings
-        for phase in ("queue", "start", "init", "run", "total"):
+        for phase, durations in phases:
             length = getattr(timings, phase)
             if length is not None:
-                self._phases.labels(function, phase).observe(length.total_seconds())
+                durations.observe(length.total_seconds())
 
 
 def _count(pool: Pool, state: InstanceState) -> float:

@@ -20,7 +20,7 @@ class TimeLimit:
 
 def time_limit(active: ActiveExecution) -> TimeLimit:
     """Return the limit of a process that starts now: the function's, or its caller's if shorter."""
-    asked = active.journal.execution.timeout
+    asked = active.journal.accepted.timeout
     length = min(active.revision.spec.timeouts.execution, asked or timedelta.max)
     if active.not_after is not None:
         left = max(active.not_after - datetime.now(UTC), timedelta(0))

@@ -31,6 +31,7 @@ from skybridge_server.services.clock import Clock
 from skybridge_server.services.engines import Engines
 from skybridge_server.services.journal import Journal
 from skybridge_server.services.limits import Limits
+from skybridge_server.services.pool.pool import Launcher
 from skybridge_server.services.requests import ExecutionRequest, FunctionDraft, RequestKey
 from tests.fakes.repositories import FakeRepositories
 from tests.fakes.runtime import IMAGE, FakeRuntime, Gate, Program
@@ -146,30 +147,35 @@ def key(method: str = "StartExecution", request_id: str = "1", asked: str = "") 
 
 
 @asynccontextmanager
-async def world_of(**limits: Any) -> AsyncGenerator[World, None]:
+async def world_of(launcher: Launcher | None = None, **limits: Any) -> AsyncGenerator[World, None]:
     """Make a world under these limits; at the end nothing may be left of it."""
     repositories, disk = FakeRepositories(), Gate()
     for method in STORE_METHODS:
         put_behind(disk, repositories.executions, method)
     runtime = FakeRuntime("docker")
     runtime.images.present[BUSYBOX] = IMAGE
-    world = await _open(repositories, runtime, replace(LIMITS, **limits), disk)
+    world = await _open(repositories, runtime, replace(LIMITS, **limits), disk, launcher)
     try:
         yield world
     finally:
         await world.services.registry.close(0)
+        await world.services.instances.close()
         await world.services.deployments.close()
         await world.engines.close()
 
 
 async def _open(
-    repositories: FakeRepositories, runtime: FakeRuntime, limits: Limits, disk: Gate
+    repositories: FakeRepositories,
+    runtime: FakeRuntime,
+    limits: Limits,
+    disk: Gate,
+    launcher: Launcher | None = None,
 ) -> World:
     engines = Engines({"docker": runtime}, "docker")
     await engines.open()
     metrics = CollectorRegistry()
     clock = VirtualClock()
-    services = wire(repositories, engines, limits, metrics, SERVER_ID, clock)
+    services = wire(repositories, engines, limits, metrics, SERVER_ID, clock, launcher)
     return World(repositories, runtime, engines, services, metrics, clock, disk)
 
 

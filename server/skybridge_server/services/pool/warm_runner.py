@@ -12,6 +12,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import structlog
+
 from skybridge_server.contracts.base import Answer, Call
 from skybridge_server.errors import (
     InstanceError,
@@ -27,6 +29,8 @@ from skybridge_server.models.executions import (
     Failure,
     FailureReason,
     Lease,
+    Timings,
+    Usage,
 )
 from skybridge_server.models.functions import Durability
 from skybridge_server.models.journal import GapReason, OutputStream
@@ -45,6 +49,12 @@ DEATH_PATIENCE = 2.0
 """Seconds in which the engine tells how an instance ended that closed its connection."""
 
 
+NO_USAGE = Usage()
+"""What an execution on a kept instance uses cannot be told from what others do."""
+
+log = structlog.get_logger(__name__)
+
+
 class WarmRunner(Runner):
     """Runs one execution on an instance."""
 
@@ -56,6 +66,7 @@ class WarmRunner(Runner):
         self._task: asyncio.Task[Any] | None = None
         self._grace: asyncio.TimerHandle | None = None
         self._gave_up = False
+        self._run_time: timedelta | None = None
 
     async def _run_phases(self) -> Outcome:
         active = self._active
@@ -100,7 +111,7 @@ class WarmRunner(Runner):
 
     def _note_queued(self) -> None:
         waited = datetime.now(UTC) - self._active.queued_time
-        self._timings = replace(self._timings, queue=max(waited, timedelta(0)))
+        self._timings = Timings(max(waited, timedelta(0)))
 
     async def _thaw(self, instance: Instance) -> None:
         try:
@@ -116,10 +127,10 @@ class WarmRunner(Runner):
         began = loop.time()
         now = datetime.now(UTC)
         self._cold = self._cold and instance.executions == 1
+        if self._timings.queue is None:
+            self._note_queued()
         if self._cold:
             self._timings = replace(self._timings, start=instance.start, init=instance.init)
-        elif self._timings.queue is None:
-            self._note_queued()
         active.journal.change_state(
             ExecutionState.RUNNING,
             start_time=now,
@@ -149,13 +160,15 @@ class WarmRunner(Runner):
                 timer.cancel()
             if self._grace is not None:
                 self._grace.cancel()
-            self._timings = replace(self._timings, run=timedelta(seconds=loop.time() - began))
+            self._run_time = timedelta(seconds=loop.time() - began)
 
     def _lease(self) -> Lease:
         """Return the lease to run with; what the store does not know needs none yet."""
-        execution = self._active.journal.execution
-        if self._active.journal.held or execution.lease.owner:
-            return execution.lease
+        journal = self._active.journal
+        if journal.held:
+            return journal.accepted.lease
+        if journal.execution.lease.owner:
+            return journal.execution.lease
         return taken(self._active, self._server_id)
 
     async def _talk(self, instance: Instance, call: Call) -> Outcome:
@@ -186,16 +199,16 @@ class WarmRunner(Runner):
         return instance.log.belongs_to(self._log)
 
     def _call(self, input_: bytes, deadline: datetime) -> Call:
-        execution = self._active.journal.execution
+        accepted = self._active.journal.accepted
         return Call(
-            execution=execution.name.execution,
-            function=str(execution.function),
-            revision=execution.revision,
+            execution=accepted.name.execution,
+            function=str(accepted.function),
+            revision=accepted.revision,
             input=input_,
-            content_type=execution.asked.content_type,
-            headers=execution.asked.headers,
+            content_type=accepted.asked.content_type,
+            headers=accepted.asked.headers,
             deadline=deadline,
-            traceparent=execution.traceparent,
+            traceparent=accepted.traceparent,
         )
 
     def _take(self, data: bytes) -> Awaitable[None] | None:
@@ -250,14 +263,33 @@ class WarmRunner(Runner):
         return outcome.of_dead_instance(error, exit_, self._spec, log_tail=log_tail)
 
     async def _settle(self, ending: Outcome) -> None:
-        ended, journal = self._ended_execution(ending), self._active.journal
-        if journal.held and self._spec.durability is Durability.DEFERRED:
-            self._active.tell(journal.sealed(ended, ending.gap))
+        if not self._active.journal.held:
+            await super()._settle(ending)
+            return
+        sealed = self._active.journal.seal(ending.gap, **self._facts(ending))
+        if self._spec.durability is Durability.DEFERRED:
+            self._active.tell(sealed.execution)
             await asyncio.sleep(DEFERRED_SECONDS)
-        await self._store_for_sure(ended, ending)
+        try:
+            await self._active.journal.end_sealed(sealed)
+        except StorageError as error:
+            log.warning("end not stored", execution=str(self._active.name), detail=error.message)
+            self._active.refused = error  # nobody has heard of it
 
     def _ended_execution(self, ending: Outcome) -> Execution:
-        ended = super()._ended_execution(ending)
-        if self._instance is None:
-            return replace(ended, cold_start=False)
-        return replace(ended, cold_start=self._cold, answered=self._answered)
+        return replace(self._active.journal.execution, **self._facts(ending))
+
+    def _facts(self, ending: Outcome) -> dict[str, Any]:
+        """Return what is new of the execution at its end."""
+        now, began = datetime.now(UTC), self._timings
+        total = max(now - self._active.journal.accepted.ready_time, timedelta(0))
+        return {
+            "state": ending.state,
+            "failure": ending.failure,
+            "exit_code": ending.exit_code,
+            "cold_start": self._cold,
+            "timings": Timings(began.queue, began.start, self._run_time, total, began.init),
+            "usage": Usage(oom_killed=True) if ending.oom_killed else NO_USAGE,
+            "end_time": now,
+            "answered": self._answered,
+        }
