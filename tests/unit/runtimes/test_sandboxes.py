@@ -309,7 +309,7 @@ async def test_closing_removes_idle_and_lent_ones_and_stops_what_is_made(maker: 
 async def test_closing_does_not_wait_for_an_engine_that_hangs(
     maker: TinyMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sandboxes, "CLOSE_SECONDS", 0.01)
+    monkeypatch.setattr(sandboxes, "CLOSE_SECONDS", 0.5)
     pool = Sandboxes(maker, maximum=1)
     await lend(pool)
     maker.hold_removal.clear()
