@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import docker
@@ -25,8 +26,10 @@ FUNCTIONS = "skybridge.faas.v1.FunctionService"
 EXECUTIONS = "skybridge.faas.v1.ExecutionService"
 DEAD_LETTERS = "skybridge.faas.v1.DeadLetterService"
 SCHEDULES = "skybridge.faas.v1.ScheduleService"
+INSTANCES = "skybridge.faas.v1.InstanceService"
 METRICS = "skybridge.faas.v1.MetricsService"
 SYSTEM = "skybridge.faas.v1.SystemService"
+Serve = Callable[..., Server]
 HEALTH = "grpc.health.v1.Health"
 
 
@@ -74,6 +77,12 @@ class Grpcurl:
         done = self.run("-d", "@", self._address, f"{service}/{method}", given=given)
         assert done.returncode == 0, done.stderr
         return each(done.stdout)
+
+    def miss(self, service: str, method: str, message: dict[str, Any]) -> None:
+        """Call an rpc about what does not exist."""
+        self.called.add(f"{service}.{method}")
+        done = self.run("-d", json.dumps(message), self._address, f"{service}/{method}")
+        assert "Code: NotFound" in done.stderr
 
     def watch_health(self) -> list[Any]:
         """Call what never ends by itself."""
@@ -138,7 +147,7 @@ def test_describes_every_rpc_and_its_messages(grpcurl: Grpcurl) -> None:
 
 
 @pytest.mark.registry
-def test_calls_every_rpc(grpcurl: Grpcurl, image: str) -> None:
+def test_calls_every_rpc(grpcurl: Grpcurl, image: str, serve: Serve) -> None:
     name = new_id()
     manage(grpcurl, name)
     ended = execute(grpcurl, name)
@@ -146,11 +155,13 @@ def test_calls_every_rpc(grpcurl: Grpcurl, image: str) -> None:
     bury_and_redrive(grpcurl, name)
     stop_and_remove(grpcurl, name, ended)
     look_around(grpcurl, name, image)
+    look_for_instances(grpcurl, name)
     (deleted,) = grpcurl.call(FUNCTIONS, "DeleteFunction", {"name": name, "force": True})
     assert deleted == {}
 
     health = {f"{HEALTH}.{rpc}" for rpc in ("Check", "List", "Watch")}
-    assert grpcurl.called == {rpc.full_name for rpc in descriptors.rpcs()} | health
+    drain(other := Grpcurl(serve().address))
+    assert grpcurl.called | other.called == {rpc.full_name for rpc in descriptors.rpcs()} | health
 
 
 def manage(grpcurl: Grpcurl, name: str) -> None:
@@ -284,7 +295,7 @@ def look_around(grpcurl: Grpcurl, name: str, image: str) -> None:
     (metrics,) = grpcurl.call(METRICS, "GetFunctionMetrics", {"name": name})
     assert int(metrics["metrics"]["executions"]) >= 3
     (info,) = grpcurl.call(SYSTEM, "GetSystemInfo")
-    assert info["contracts"] == ["CONTRACT_KIND_STDIO"]
+    assert "CONTRACT_KIND_STDIO" in info["contracts"]
     (runtimes,) = grpcurl.call(SYSTEM, "ListRuntimes")
     assert runtimes["runtimes"][0]["state"] == "RUNTIME_STATE_READY"
     steps = grpcurl.call(SYSTEM, "PullImage", {"image": image})
@@ -295,6 +306,19 @@ def look_around(grpcurl: Grpcurl, name: str, image: str) -> None:
     ours = {service.full_name for service in descriptors.services()}
     assert set(listed["statuses"]) == {"", *ours}
     assert grpcurl.watch_health() == [{"status": "SERVING"}]
+
+
+def look_for_instances(grpcurl: Grpcurl, name: str) -> None:
+    """A function of the contract STDIO has none."""
+    assert grpcurl.call(INSTANCES, "ListInstances", {"function": name}) == [{}]
+    nobody = {"name": f"namespaces/default/instances/{uuid.uuid4()}"}
+    for method in ("GetInstance", "StopInstance"):
+        grpcurl.miss(INSTANCES, method, nobody)
+
+
+def drain(grpcurl: Grpcurl) -> None:
+    """Stop a server that nobody else uses."""
+    assert grpcurl.call(SYSTEM, "DrainServer", {"grace": "0s"}) == [{}]
 
 
 def test_errors_come_with_their_details(grpcurl: Grpcurl, server: Server) -> None:

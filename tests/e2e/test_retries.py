@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import uuid
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from skybridge_client import AsyncClient, Client
+from skybridge_client import AlreadyExistsError, AsyncClient, Client
 from tests.support.command import Ran, run
 from tests.support.documents import ROOT, commands
 from tests.support.functions import (
@@ -57,7 +58,8 @@ async def test_a_server_that_is_killed_between_attempts_goes_on(serve: Serve) ->
         soon = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=2)
         later = dt.datetime.now(dt.UTC) + dt.timedelta(days=1)
         delayed = await client.start(name, b"1", start_time=soon)
-        far = await client.start(name, b"1", start_time=later)
+        request_id = str(uuid.uuid4())
+        far = await client.start(name, b"1", start_time=later, request_id=request_id)
 
         async def failed() -> bool:
             return (await client.get_execution(started.name)).attempt > 1
@@ -71,6 +73,10 @@ async def test_a_server_that_is_killed_between_attempts_goes_on(serve: Serve) ->
         on_time = await client.wait(delayed.name, timeout=PATIENCE)
         assert told(on_time)[0] == "SUCCEEDED"
         assert on_time.start_time.ToDatetime(dt.UTC) >= soon
+        again = await client.start(name, b"1", start_time=later, request_id=request_id)
+        assert again.name == far.name
+        with pytest.raises(AlreadyExistsError):
+            await client.start(name, b"other", request_id=request_id)
         waiting = await client.get_execution(far.name)
         assert waiting.state == QUEUED
         assert waiting.not_before.ToDatetime(dt.UTC) == later

@@ -10,6 +10,7 @@ from skybridge.faas.v1 import (
     dead_letter_service_pb2,
     execution_service_pb2,
     function_service_pb2,
+    instance_service_pb2,
     metrics_service_pb2,
     schedule_service_pb2,
     system_service_pb2,
@@ -18,6 +19,7 @@ from skybridge.faas.v1 import (
 _FILES = (
     function_service_pb2,
     execution_service_pb2,
+    instance_service_pb2,
     metrics_service_pb2,
     dead_letter_service_pb2,
     schedule_service_pb2,

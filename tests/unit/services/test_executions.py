@@ -23,6 +23,7 @@ from skybridge_server.models.executions import Execution, ExecutionState, Failur
 from skybridge_server.models.functions import Contract, InputMode, Scaling
 from skybridge_server.models.journal import Event, OutputStream
 from skybridge_server.models.names import ExecutionName, FunctionName
+from skybridge_server.services import labels
 from skybridge_server.services.requests import ExecutionRequest, Heartbeat
 from tests.fakes.runtime import FakeProcess, says, sleep
 from tests.unit.services.world import HELLO, World, key, minutes, output_of, settle, until, world_of
@@ -464,3 +465,17 @@ async def test_streams_start_with_the_name_and_end_with_the_result(world: World)
     assert name == await only(world)
     assert [e for e in events if not isinstance(e, Heartbeat)] == world.journal(await only(world))
     assert output_of([e for e in events if isinstance(e, Event)], OutputStream.STDOUT) == b"hi"
+
+
+async def test_a_function_that_floods_the_server_starves_nobody() -> None:
+    async with world_of(max_concurrent_executions=2) as world:
+        starting = world.runtime.gate.hold("start")
+        await world.deployed(program=says())
+        other = await world.deployed(FunctionName("default", "other"))
+        flood = [await world.start() for _ in range(20)]
+        late = await world.start(other)
+        starting.set()
+        for name in (*flood, late):
+            await world.ended(name)
+    order = [spec.labels[labels.EXECUTION] for spec in world.runtime.containers.created]
+    assert order.index(str(late)) <= 3  # two that ran already, and one turn
