@@ -15,17 +15,25 @@ class TinyEngine:
         self.version: str | None = "1.41"
         self.asked: list[str] = []
         self._server: asyncio.Server | None = None
+        self._answering: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        self._server = await asyncio.start_unix_server(self._answer, self.path)
+        self._server = await asyncio.start_unix_server(self._accept, self.path)
 
     async def stop(self) -> None:
         """End as dockerd does: the socket vanishes. Twice is once."""
         if self._server:
             self._server.close()
             await self._server.wait_closed()
+            # Else a loop that ends leaves their sockets to be collected as garbage.
+            await asyncio.gather(*self._answering)
             self.path.unlink(missing_ok=True)
             self._server = None
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._answer(reader, writer))
+        self._answering.add(task)
+        task.add_done_callback(self._answering.discard)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
