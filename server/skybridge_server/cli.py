@@ -183,8 +183,11 @@ def doctor(as_json: AsJson = False) -> None:
 
     The exit code is 1 if something is broken.
     """
+    from skybridge_server import log
+    from skybridge_server.config import LogFormat, LogLevel
     from skybridge_server.doctor import Health, examine
 
+    log.configure(LogFormat.AUTO, LogLevel.WARNING)  # to stderr: what is found goes to stdout
     findings = asyncio.run(examine())
     if as_json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 import sys
@@ -278,3 +279,19 @@ async def test_without_the_right_to_enter_it_is_the_relay() -> None:
     )
     output, _ = await process.communicate()
     assert output.decode().splitlines()[-1].startswith("by relay: ")
+
+
+async def test_the_doctor_tells_which_way_it_is(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "skybridge_server", "doctor", "--json"),
+        stdout=asyncio.subprocess.PIPE,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "FAAS_DATABASE": str(tmp_path / "skybridge.db"),
+            "FAAS_PORT_ACCESS": "relay",
+        },
+    )
+    output, _ = await process.communicate()
+    told = {each["subject"]: each["message"] for each in json.loads(output)}
+    assert told["engine docker, ports"] == "are reached by relay: as FAAS_PORT_ACCESS says"

@@ -311,6 +311,11 @@ async def test_a_port_that_is_taken(bench: Bench) -> None:
 # -- pausing --------------------------------------------------------------------------------------
 
 
+ONE_WAY = pytest.mark.parametrize("bench", WAYS[:2], indirect=True)
+"""A pause knows nothing of ways and networks."""
+
+
+@ONE_WAY
 async def test_a_pause_keeps_connections(bench: Bench) -> None:
     container_id = await bench.serve()
     connection = await bench.runtime.connect(container_id, PORT)
@@ -321,6 +326,7 @@ async def test_a_pause_keeps_connections(bench: Bench) -> None:
     assert await exchange(connection, b"still here") == b"still here"
 
 
+@ONE_WAY
 async def test_pausing_what_has_ended_or_is_gone(bench: Bench) -> None:
     container_id = await bench.serve()
     await bench.runtime.containers.signal(container_id, "SIGKILL")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from typer.testing import CliRunner, Result
 
 from skybridge_server import __version__, doctor
@@ -84,6 +87,17 @@ def test_migrate_says_why_it_cannot(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert "error: " in run("migrate").stderr
 
 
+@pytest.fixture
+def _logs_restored() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    structlog.reset_defaults()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.mark.usefixtures("_logs_restored")
 @pytest.mark.parametrize(("health", "code"), [(Health.WARNING, 0), (Health.BROKEN, 1)])
 def test_doctor(monkeypatch: pytest.MonkeyPatch, health: Health, code: int) -> None:
     async def examine() -> list[Finding]:
