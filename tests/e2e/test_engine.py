@@ -69,9 +69,10 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnEngine]:
 
 
 @pytest.fixture
-def plain_engine(tmp_path: Path) -> Iterator[OwnEngine]:
+def plain_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnEngine]:
     """An engine as it is by default: when it stops or starts, it ends what runs."""
-    with own_engine(tmp_path, live_restore=False) as made:
+    # In a folder with a short name: the path of its containerd's socket must fit in 104 bytes.
+    with own_engine(tmp_path_factory.mktemp("engine"), live_restore=False) as made:
         yield made
 
 
