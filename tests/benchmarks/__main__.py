@@ -7,12 +7,16 @@ machine.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
 
 import uvloop
 
 from tests.benchmarks import cold, idle, management, output, warm, wire
+from tests.benchmarks.harness import Result
 
-BENCHMARKS = {
+BENCHMARKS: dict[str, Callable[[], Awaitable[list[Result]]]] = {
     "cold": cold.run,
     "output": output.run,
     "management": management.run,
@@ -22,9 +26,9 @@ BENCHMARKS = {
 }
 
 
-async def _measure(names: list[str]) -> None:
-    for name in names:
-        for result in await BENCHMARKS[name]():
+async def _measure(benchmarks: list[Callable[[], Awaitable[list[Result]]]]) -> None:
+    for benchmark in benchmarks:
+        for result in await benchmark():
             print(result, flush=True)
 
 
@@ -32,13 +36,17 @@ def main() -> None:
     """Run the benchmarks that are asked for."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="which to run; all by default")
-    names = parser.parse_args().names or list(BENCHMARKS)
-    unknown = set(names) - set(BENCHMARKS)
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE", help="draw what `warm` finds into this SVG"
+    )
+    asked = parser.parse_args()
+    unknown = set(asked.names) - set(BENCHMARKS)
     if unknown:
         parser.error(
             f"no benchmark {', '.join(sorted(unknown))}: there are {', '.join(BENCHMARKS)}"
         )
-    uvloop.run(_measure(names))
+    benchmarks = BENCHMARKS | {"warm": partial(warm.run, asked.picture)}
+    uvloop.run(_measure([benchmarks[name] for name in asked.names or BENCHMARKS]))
 
 
 if __name__ == "__main__":

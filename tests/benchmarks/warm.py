@@ -1,157 +1,209 @@
-"""Warm executions over HTTP, with a durable record, against a bare grpc.aio echo.
+"""Executions on a warm instance against a bare echo on the same processor core.
 
-All servers run at once, pinned to one core, and take turns; the callers have the other core.
+The server and the bare echo have the first core, in turn; the callers and the function the second.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
+import os
 import statistics
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from skybridge.faas.v1 import function_pb2
-from skybridge.faas.v1.execution_pb2 import ExecutionState
+from skybridge.faas.v1.execution_pb2 import EXECUTION_STATE_SUCCEEDED
 from skybridge.faas.v1.execution_service_pb2 import ExecuteFunctionRequest, StartExecutionRequest
-from tests.benchmarks import echo as bare
-from tests.benchmarks.harness import PYTHON, Process, Result, Stubs, echo, server
+from tests.benchmarks import echo
+from tests.benchmarks.harness import PYTHON, Process, Result, Stubs, server
+from tests.benchmarks.harness import echo as echo_server
+from tests.benchmarks.picture import draw
 
 PAYLOAD = b"x" * 1024
-CALLERS = 64
+CALLERS = (1, 8, 32, 64, 256)
 ROUNDS = 5
 SECONDS = 1.5
-FUNCTION = r"""
-import asyncio, os
-
-class Echo(asyncio.Protocol):
-    def connection_made(self, transport):
-        self.transport, self.data = transport, b""
-
-    def data_received(self, data):
-        self.data += data
-        head, end, body = self.data.partition(b"\r\n\r\n")
-        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
-        if len(body) >= length:
-            self.data = b""
-            self.transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % length + body)
-
-async def main():
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(Echo, "", int(os.environ["PORT"]))
-    await server.serve_forever()
-
-asyncio.run(main())
-"""
-"""Costs as little as a function in Python can: what is measured is the server."""
-
-Call = Callable[[], Awaitable[object]]
+MANY = 10_000
+"""Executions on one instance, after which nothing may have piled up."""
+SERVER_CORE, CALLER_CORE = {0}, {1}
 
 
 @dataclass
-class Runs:
-    """What one server did, round by round."""
+class Load:
+    """What one number of callers measured of one kind of call, round by round."""
 
-    process: Process
-    call: Call
-    alone: list[float] = field(default_factory=list)
-    """Median seconds of a call, with one caller."""
     rates: list[float] = field(default_factory=list)
-    cpu: list[float] = field(default_factory=list)
-    """Processor seconds of a call, with many callers."""
-    tails: list[float] = field(default_factory=list)
-    """99th percentile over the median, with many callers."""
-
-    async def one_caller(self) -> None:
-        self.alone.append(statistics.median(await _latencies(self.call, 1)))
-
-    async def many_callers(self) -> None:
-        before = self.process.cpu_seconds()
-        began = time.perf_counter()
-        latencies = sorted(await _latencies(self.call, CALLERS))
-        count = len(latencies)
-        self.rates.append(count / (time.perf_counter() - began))
-        self.cpu.append((self.process.cpu_seconds() - before) / count)
-        self.tails.append(latencies[count * 99 // 100] / latencies[count // 2])
+    cpu_seconds: list[float] = field(default_factory=list)
+    """Of the serving process, for each call."""
+    p50s: list[float] = field(default_factory=list)
+    p99s: list[float] = field(default_factory=list)
 
 
-async def _latencies(call: Call, callers: int) -> list[float]:
-    end = time.perf_counter() + SECONDS
-    found: list[float] = []
+@dataclass
+class Kind:
+    """One kind of call."""
 
-    async def caller() -> None:
-        while (began := time.perf_counter()) < end:
-            await call()
-            found.append(time.perf_counter() - began)
+    name: str
+    call: Callable[[], Awaitable[None]]
+    process: Process
+    loads: dict[int, Load] = field(default_factory=lambda: {n: Load() for n in CALLERS})
 
-    await asyncio.gather(*(caller() for _ in range(callers)))
-    return found
+    @property
+    def medians(self) -> dict[int, float]:
+        """Milliseconds of a call, by number of callers."""
+        return {n: statistics.median(load.p50s) * 1e3 for n, load in self.loads.items()}
 
 
-async def _deploy(stubs: Stubs, durability: function_pb2.Durability.ValueType) -> Call:
+async def run(picture: Path | None = None) -> list[Result]:
+    """Measure in turn, so that a drift of the machine hits all; draw it where that is asked for."""
+    cores = os.sched_getaffinity(0)
+    if len(cores) > 1:
+        os.sched_setaffinity(0, CALLER_CORE)
+    try:
+        return await _run(picture)
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+async def _run(picture: Path | None) -> list[Result]:
+    with server(FAAS_MAX_CONCURRENT_EXECUTIONS="300") as ours, echo_server() as floor:
+        for process in (ours, floor):
+            process.pin(SERVER_CORE)
+        async with Stubs(ours.address) as stubs, Stubs(floor.address) as bare:
+            say = echo.call(bare.channel)
+            message = StartExecutionRequest(function="hello", input=PAYLOAD)
+
+            async def echoes() -> None:
+                await say(message)
+
+            kinds = [Kind("bare echo", echoes, floor)]
+            for durability in ("COMMITTED", "DEFERRED"):
+                call = await _function(stubs, durability)
+                kinds.append(Kind(f"warm, {durability}", call, ours))
+            await _rounds(kinds)
+            results = _results(*kinds)
+            results.extend(await _many(kinds[1]))
+    _print_table(kinds)
+    if picture is not None:
+        draw({kind.name: kind.medians for kind in kinds}, picture)
+    return results
+
+
+async def _rounds(kinds: list[Kind]) -> None:
+    for kind in kinds:
+        await _measure(kind, 8, Load())  # warms up
+    for callers, _ in itertools.product(CALLERS, range(ROUNDS)):
+        for kind in kinds:
+            await _measure(kind, callers, kind.loads[callers])
+
+
+async def _function(stubs: Stubs, durability: str) -> Callable[[], Awaitable[None]]:
+    """Deploy the function that echoes, on one instance; return what executes it."""
+    program = Path(__file__).with_name("http_echo.py").read_text()
     name = await stubs.deploy_spec(
         function_pb2.FunctionSpec(
             image=PYTHON,
-            command=["python3", "-c", FUNCTION],
+            command=["python3", "-c", program],
             pull_policy=function_pb2.PULL_POLICY_NEVER,
             contract=function_pb2.Contract(kind=function_pb2.CONTRACT_KIND_HTTP),
             scaling=function_pb2.Scaling(
-                instance_concurrency=CALLERS, min_instances=1, max_instances=1
+                min_instances=1, max_instances=1, instance_concurrency=300
             ),
-            durability=durability,
+            durability=function_pb2.Durability.Value(f"DURABILITY_{durability}"),
         )
     )
+    request = ExecuteFunctionRequest(function=name, input=PAYLOAD)
 
-    async def call() -> None:
-        request = ExecuteFunctionRequest(function=name, input=PAYLOAD)
-        execution = (await stubs.executions.ExecuteFunction(request)).execution
-        assert execution.state == ExecutionState.EXECUTION_STATE_SUCCEEDED, execution
+    async def execute() -> None:
+        answer = await stubs.executions.ExecuteFunction(request)
+        assert answer.execution.state == EXECUTION_STATE_SUCCEEDED, answer
+        assert answer.execution.output == PAYLOAD, answer
 
-    return call
-
-
-async def run() -> list[Result]:
-    """Measure."""
-    async with AsyncExitStack() as opened:
-        floor = opened.enter_context(echo())
-        ours = opened.enter_context(server(FAAS_MAX_CONCURRENT_EXECUTIONS="256"))
-        for process in (floor, ours):
-            process.pin({0})
-        floor_stubs = await opened.enter_async_context(Stubs(floor.address))
-        stubs = await opened.enter_async_context(Stubs(ours.address))
-        echo_call = bare.call(floor_stubs.channel)
-        message = StartExecutionRequest(input=PAYLOAD)
-        runs = {
-            "echo": Runs(floor, lambda: echo_call(message)),
-            "committed": Runs(ours, await _deploy(stubs, function_pb2.DURABILITY_COMMITTED)),
-            "deferred": Runs(ours, await _deploy(stubs, function_pb2.DURABILITY_DEFERRED)),
-        }
-        for _ in range(ROUNDS):
-            for each in runs.values():
-                await each.one_caller()
-            for each in runs.values():
-                await each.many_callers()
-        return _results(runs["echo"], runs["committed"], runs["deferred"])
+    return execute
 
 
-def _results(floor: Runs, committed: Runs, deferred: Runs) -> list[Result]:
-    def ratio(name: str, ours: list[float], theirs: list[float], bar: float) -> Result:
-        mine, other = statistics.median(ours), statistics.median(theirs)
-        detail = f"{mine * 1e6:.0f} us to {other * 1e6:.0f} us"
-        return Result(f"warm: {name}", mine / other, bar, detail=detail)
+async def _measure(kind: Kind, callers: int, load: Load) -> None:
+    seconds: list[float] = []
+    end = time.perf_counter() + SECONDS
 
-    rate, bare_rate = statistics.median(committed.rates), statistics.median(floor.rates)
+    async def caller() -> None:
+        while (began := time.perf_counter()) < end:
+            await kind.call()
+            seconds.append(time.perf_counter() - began)
+
+    cpu, began = kind.process.cpu_seconds(), time.perf_counter()
+    await asyncio.gather(*(caller() for _ in range(callers)))
+    load.rates.append(len(seconds) / (time.perf_counter() - began))
+    load.cpu_seconds.append((kind.process.cpu_seconds() - cpu) / len(seconds))
+    percentiles = statistics.quantiles(seconds, n=100)
+    load.p50s.append(percentiles[49])
+    load.p99s.append(percentiles[98])
+
+
+def _results(floor: Kind, committed: Kind, deferred: Kind) -> list[Result]:
+    one, sixty_four = 1, 64
     return [
-        ratio("CPU of an execution", committed.cpu, floor.cpu, 1.3),
-        ratio("p50, one caller", committed.alone, floor.alone, 2.5),
-        ratio("p50, one caller, deferred", deferred.alone, floor.alone, 1.5),
-        Result(
-            f"warm: rate of {CALLERS} callers",
-            rate / bare_rate,
-            0.75,
-            at_most=False,
-            detail=f"{rate:.0f}/s to {bare_rate:.0f}/s",
+        _ratio(
+            "warm, processor time, 64 callers", committed, floor, sixty_four, "cpu_seconds", 1.3
         ),
-        Result(f"warm: p99 over p50, {CALLERS} callers", statistics.median(committed.tails), 4),
+        _ratio("warm, median, 1 caller", committed, floor, one, "p50s", 2.5),
+        _ratio("warm DEFERRED, median, 1 caller", deferred, floor, one, "p50s", 1.5),
+        _ratio("warm, 64 callers", committed, floor, sixty_four, "rates", 0.75, at_most=False),
+        Result(
+            "warm, 64 callers, p99 against p50",
+            statistics.median(
+                p99 / p50
+                for p99, p50 in zip(
+                    committed.loads[sixty_four].p99s, committed.loads[sixty_four].p50s, strict=True
+                )
+            ),
+            4,
+        ),
     ]
+
+
+def _ratio(
+    name: str,
+    kind: Kind,
+    floor: Kind,
+    callers: int,
+    figure: str,
+    bar: float,
+    *,
+    at_most: bool = True,
+) -> Result:
+    ours: list[float] = getattr(kind.loads[callers], figure)
+    bare: list[float] = getattr(floor.loads[callers], figure)
+    ratio = statistics.median(a / b for a, b in zip(ours, bare, strict=True))
+    a, b = statistics.median(ours), statistics.median(bare)
+    if figure == "rates":
+        detail = f"{a:.0f}/s against {b:.0f}/s"
+    else:
+        detail = f"{a * 1e6:.0f} us against {b * 1e6:.0f} us"
+    return Result(name, ratio, bar, at_most=at_most, detail=detail)
+
+
+async def _many(kind: Kind) -> list[Result]:
+    """Execute very often on one instance, and see what has piled up."""
+    memory, descriptors = kind.process.rss_bytes(), kind.process.descriptors()
+    for _ in range(MANY // 50):
+        await asyncio.gather(*(kind.call() for _ in range(50)))
+    grown = (kind.process.rss_bytes() - memory) / (1 << 20)
+    return [
+        Result(f"growth after {MANY:,} executions", grown, 10, "MiB"),
+        Result("descriptors more by then", kind.process.descriptors() - descriptors, 0, ""),
+    ]
+
+
+def _print_table(kinds: list[Kind]) -> None:
+    print(f"{'calls a second (p50 / p99 ms), callers:':<42}" + "".join(f"{n:>22}" for n in CALLERS))
+    for kind in kinds:
+        cells = (
+            f"{statistics.median(load.rates):.0f} "
+            f"({statistics.median(load.p50s) * 1e3:.2f} / {statistics.median(load.p99s) * 1e3:.2f})"
+            for load in kind.loads.values()
+        )
+        print(f"{kind.name:<42}" + "".join(f"{cell:>22}" for cell in cells), flush=True)

@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import suppress
+from functools import partial
 
 import docker
 import pytest
@@ -170,8 +171,15 @@ async def _count(client: AsyncClient, name: str, count: int) -> bool:
 
 async def test_a_log_belongs_to_its_execution(client: AsyncClient) -> None:
     name = await deploy_http(client)
+
+    async def logged(word: bytes) -> bool:
+        log = (await client.execute(name, b"say " + word)).log_tail
+        assert log in (word + b"\n", b""), "that is not its own"
+        return bool(log)
+
+    # A busy engine may hand on what was written after the answer: then it is of no execution.
     for word in (b"first", b"second", b"third"):
-        assert (await client.execute(name, b"say " + word)).log_tail == word + b"\n"
+        await until(partial(logged, word), f"an execution to have {word!r} in its log")
     assert (await client.execute(name, b"quiet")).log_tail == b""
 
 
