@@ -100,6 +100,20 @@ async def test_a_start_lets_go_on_what_is_claimed_alone(store: Repositories) -> 
     assert await left() == [waits.name, claimed.name]
 
 
+async def test_all_but_the_oldest_can_be_set_aside(store: Repositories) -> None:
+    times = [NOW + n * HOUR for n in range(4)]
+    ready = [await add(store, QUEUED, create_time=time) for time in reversed(times)][::-1]
+    interactive = await add(store, QUEUED, create_time=NOW + 5 * HOUR, interactive=True)
+    running = await add(store, QUEUED, StateChange(S.RUNNING), state=S.RUNNING, create_time=NOW)
+    await store.waiting.set_aside(but=2)
+    assert await store.waiting.next_time() == times[2]
+    left = await store.executions.take_over("me", now=NOW, expire_time=NOW)
+    kept = {ready[0].name, ready[1].name, interactive.name, running.name}
+    assert {each.name for each in left} == kept
+    claimed = await store.waiting.claim_due(NOW + 6 * HOUR, 10)
+    assert [each.name for each in claimed] == [each.name for each in ready[2:]]
+
+
 async def test_an_attempt_is_recorded_with_its_end(store: Repositories) -> None:
     added = await add(store, QUEUED, StateChange(S.RUNNING), stdout(0, b"first"), last_sequence=3)
     waiting = replace(added, attempt=2, not_before=NOW + HOUR, last_sequence=4)

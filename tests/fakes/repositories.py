@@ -479,6 +479,15 @@ class FakeWaiting:
         waits = any(each == name for _, each in self._waiting())
         return self._claim(name) if waits else None
 
+    async def set_aside(self, *, but: int) -> None:
+        ready = [
+            row
+            for row in self._executions.running()
+            if row.state is ExecutionState.QUEUED and row.not_before is None and not row.interactive
+        ]
+        for row in sorted(ready, key=lambda row: row.create_time)[but:]:
+            self._executions.rows[row.name] = replace(row, not_before=row.create_time)
+
     async def of_function(self, function_uid: str, limit: int) -> Sequence[ExecutionName]:
         rows = self._executions.rows
         mine = [name for _, name in self._waiting() if rows[name].function_uid == function_uid]

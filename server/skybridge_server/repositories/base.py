@@ -254,6 +254,13 @@ class WaitingRepository(Protocol):
         """Claim an execution before its time; None if it does not wait."""
         ...
 
+    async def set_aside(self, *, but: int) -> None:
+        """Let all that wait for a place, but the `but` oldest, wait for their time: it has come.
+
+        Interactive ones stay: they have lost their callers.
+        """
+        ...
+
     async def of_function(self, function_uid: str, limit: int) -> Sequence[ExecutionName]:
         """Return executions of a function that wait."""
         ...

@@ -8,17 +8,18 @@ from typing import Any, TypeAlias
 
 from peewee import Expression, ModelSelect, SqliteDatabase, fn
 
-from skybridge_server.models.executions import Execution
+from skybridge_server.models.executions import Execution, ExecutionState
 from skybridge_server.models.names import ExecutionName
 from skybridge_server.repositories import execution_rows, statements
 from skybridge_server.repositories.codec import from_time, optional, to_time
 from skybridge_server.repositories.database import Database
 from skybridge_server.repositories.statements import ANY
-from skybridge_server.repositories.tables import WAITING
+from skybridge_server.repositories.tables import UNFINISHED, WAITING
 from skybridge_server.repositories.tables import ExecutionRow as Row
 
 Query: TypeAlias = "ModelSelect[Row]"  # generic for checkers only
 
+QUEUED = UNFINISHED & (Row.state == ExecutionState.QUEUED)
 CLAIM = statements.update(Row, execution_rows.WAITING, Row.id == ANY)
 
 
@@ -42,6 +43,12 @@ class SqliteWaiting:
         named = (Row.execution == name.execution) & (Row.namespace == name.namespace)
         claimed = await self._claim(_waiting(named))
         return claimed[0] if claimed else None
+
+    async def set_aside(self, *, but: int) -> None:
+        ready = Row.select(Row.id).where(QUEUED, Row.not_before.is_null(), ~Row.interactive)
+        first = ready.order_by(Row.create_time, Row.id).limit(but)
+        rest = Row.update(not_before=Row.create_time).where(Row.id << ready, Row.id.not_in(first))
+        await self._database.write(rest.execute)
 
     async def of_function(self, function_uid: str, limit: int) -> Sequence[ExecutionName]:
         query = Row.select(Row.namespace, Row.execution).where(

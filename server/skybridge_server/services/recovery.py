@@ -1,7 +1,7 @@
 """Takes over what an earlier process left in the store, at the start of this one.
 
 What waited waits again. What ran, or was about to, goes on wherever that can be known: see Runner.
-All of it is known to callers before the first of them comes; the engine is asked in the background.
+All that ran is known before the first caller comes; the engine is asked in the background.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from skybridge_server.services.journal import Journal
 from skybridge_server.services.lease import SETTLING
 from skybridge_server.services.retries import Retries
 
+AT_ONCE = 200
+"""Executions that waited and wait again before the first caller comes; the others follow in the
+background, as those do whose time has come: thousands would keep callers waiting."""
 BREATH = 100
 """Executions between two moments for others, such as a signal to stop."""
 
@@ -40,6 +43,7 @@ class Recovery:
         server_id: str,
     ) -> None:
         self._executions = repositories.executions
+        self._waiting = repositories.waiting
         self._revisions = repositories.revisions
         self._acceptance = acceptance
         self._retries = retries
@@ -48,6 +52,7 @@ class Recovery:
     async def run(self) -> None:
         """Let all that has not ended go on. StorageError."""
         now = datetime.now(UTC)
+        await self._waiting.set_aside(but=AT_ONCE)
         left = await self._executions.take_over(
             self._server_id, now=now, expire_time=now + SETTLING
         )

@@ -15,9 +15,9 @@ from skybridge_server.models.functions import MIB, Scaling
 from skybridge_server.models.journal import OutputStream
 from skybridge_server.models.names import ExecutionName
 from skybridge_server.models.shutdown import ShutdownPolicy
-from skybridge_server.services import labels
+from skybridge_server.services import labels, recovery
 from tests.fakes.runtime import FakeProcess, says, sleep
-from tests.unit.services.world import SERVER_ID, World, gaps_of, output_of, settle, until
+from tests.unit.services.world import SERVER_ID, World, gaps_of, minutes, output_of, settle, until
 
 S = ExecutionState
 ONE = Scaling(max_concurrency=1, max_queue_depth=2)
@@ -63,6 +63,26 @@ async def test_more_may_go_on_than_may_come(world: World) -> None:
     running, *waiting = names
     await new.services.executions.cancel(running)
     assert [(await new.ended(name)).state for name in waiting] == [S.SUCCEEDED, S.SUCCEEDED]
+    await new.engines.close()
+
+
+async def test_of_many_that_waited_the_first_go_on_at_once_and_the_others_follow(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovery, "AT_ONCE", 20)
+    await world.deployed(program=sleep, scaling=Scaling(max_concurrency=1, max_queue_depth=100))
+    running, *waiting = [await world.start() for _ in range(50)]
+    await world.reaches(running, S.RUNNING)
+    world.runtime.containers.program = says()
+    new = await restart(world)
+    assert sum(1 for _ in new.services.registry) == 21
+    last = asyncio.create_task(new.services.executions.wait(waiting[-1], minutes(10)))
+    new.clock.ahead += timedelta(days=3650)  # beyond the time of day at which all this began
+    await new.services.delays.run_due()
+    await new.services.executions.cancel(running)
+    assert (await last).state is S.SUCCEEDED
+    for name in waiting:
+        assert (await new.ended(name)).state is S.SUCCEEDED
     await new.engines.close()
 
 
