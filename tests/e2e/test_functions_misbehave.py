@@ -157,7 +157,8 @@ async def test_closing_streams_early_is_not_an_end(
     ended = await run(client, script)
 
     assert (told(ended)[0], ended.exit_code, ended.log_tail) == (verdict, code, log)
-    assert ended.timings.run.ToMilliseconds() >= 300
+    # On a busy machine the engine says late that it has started.
+    assert (ended.timings.start.ToMilliseconds() + ended.timings.run.ToMilliseconds()) >= 300
 
 
 # -- input ---------------------------------------------------------------------------------------

@@ -72,7 +72,13 @@ async def test_each_due_time_fires_once_however_often_the_server_is_killed(serve
             await asyncio.to_thread(server.kill)
             await asyncio.to_thread(server.start)
         await fires_again(client, name, 2)
-        found = await client.pause_schedule(name)
+        await client.pause_schedule(name)
+
+        async def all_are_counted() -> bool:  # also the one that fired while it was paused
+            fired = (await client.get_schedule(name)).fired_count
+            return fired == len(await executions_of(client, name))
+
+        await until(all_are_counted, "the schedule to count what it has fired")
         found = await client.get_schedule(name)
         executions = await executions_of(client, name)
 
