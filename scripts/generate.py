@@ -24,7 +24,7 @@ PATTERNS = ("skybridge/**/*_pb2.py", "skybridge/**/*_pb2.pyi", "skybridge/**/*_p
 
 def compile_protos(target: Path) -> None:
     """Runs protoc over every file; stubs of services only where a file holds one."""
-    protos = sorted(PROTOS.glob("**/*.proto"))
+    protos = sorted(PROTOS.glob("skybridge/**/*.proto"))
     if not protos:
         sys.exit(f"generate: no .proto file under {PROTOS}")
     services = [path for path in protos if re.search(r"^service ", path.read_text(), re.MULTILINE)]

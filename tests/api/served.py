@@ -50,6 +50,7 @@ class Served:
 
     runtime: FakeRuntime
     services: Services
+    channel: grpc.aio.Channel
     shutdown: Shutdown
     functions: function_service_pb2_grpc.FunctionServiceAsyncStub
     executions: execution_service_pb2_grpc.ExecutionServiceAsyncStub
@@ -119,6 +120,7 @@ async def serve(limits: Limits = LIMITS) -> AsyncGenerator[Served, None]:
         yield Served(
             runtime,
             services,
+            channel,
             shutdown,
             function_service_pb2_grpc.FunctionServiceStub(channel),
             execution_service_pb2_grpc.ExecutionServiceStub(channel),

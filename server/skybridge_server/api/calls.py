@@ -122,7 +122,7 @@ class _Call:
     ) -> None:
         if error is None:
             self._end(grpc.StatusCode.OK)
-        elif _is_lost(error):
+        elif is_lost(error):
             self._end(grpc.StatusCode.CANCELLED)
             if isinstance(error, grpc.aio.BaseError):
                 # A write that met a caller who had just left; grpc would log it as a defect.
@@ -156,7 +156,7 @@ def _request_id(context: Context) -> str:
     return f"{_RANDOM.getrandbits(64):016x}"
 
 
-def _is_lost(error: BaseException) -> bool:
+def is_lost(error: BaseException) -> bool:
     """Tell whether nobody waits for the answer: cancelled, past the deadline, or cut off.
 
     A CancelledError of somebody else's making, such as a task that the handler waited for, is a

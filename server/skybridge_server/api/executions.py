@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -13,7 +14,7 @@ import grpc
 from skybridge.faas.v1 import execution_pb2
 from skybridge.faas.v1 import execution_service_pb2 as pb
 from skybridge.faas.v1.execution_service_pb2_grpc import ExecutionServiceServicer
-from skybridge_server.api import attach, filters, names, paging
+from skybridge_server.api import attach, filters, invoke, names, paging
 from skybridge_server.api.convert import asked
 from skybridge_server.api.convert.executions import (
     delivery_to_proto,
@@ -62,10 +63,21 @@ class ExecutionServicer(ExecutionServiceServicer):
     async def ExecuteFunction(
         self, request: pb.ExecuteFunctionRequest, context: Context
     ) -> pb.ExecuteFunctionResponse:
-        with Violations() as wrong:
-            wanted = self._wanted("ExecuteFunction", request, wrong)
-        ended, output = await self._executions.execute(wanted, time_left=_time_left(context))
-        return pb.ExecuteFunctionResponse(execution=execution_to_proto(ended, output))
+        return pb.ExecuteFunctionResponse(execution=await self._execute(request, context))
+
+    async def InvokeStream(
+        self, request_iterator: Messages[pb.InvokeStreamRequest], context: Context
+    ) -> AsyncIterator[pb.InvokeStreamResponse]:
+        await _announce(context)
+        pipeline = invoke.Pipeline(partial(self._execute, context=context))
+        async with aclosing(pipeline.answers(request_iterator)) as answers:
+            async for answer in answers:
+                yield answer
+
+    async def ExecuteBatch(
+        self, request: pb.ExecuteBatchRequest, context: Context
+    ) -> pb.ExecuteBatchResponse:
+        return await invoke.batch(request, partial(self._execute, context=context))
 
     async def StartExecution(
         self, request: pb.StartExecutionRequest, context: Context
@@ -183,6 +195,14 @@ class ExecutionServicer(ExecutionServiceServicer):
             async for entry in entries:
                 yield log_entry_to_proto(entry)
 
+    async def _execute(
+        self, request: pb.ExecuteFunctionRequest, context: Context
+    ) -> execution_pb2.Execution:
+        with Violations() as wrong:
+            wanted = self._wanted("ExecuteFunction", request, wrong)
+        ended, output = await self._executions.execute(wanted, time_left=_time_left(context))
+        return execution_to_proto(ended, output)
+
     def _wanted(
         self,
         method: str,
@@ -232,8 +252,11 @@ class ExecutionServicer(ExecutionServiceServicer):
         return execution_to_proto(execution, await self._executions.output(execution), attempts)
 
 
-async def _announce(context: grpc.aio.ServicerContext[Any, Any], name: ExecutionName) -> None:
-    await context.send_initial_metadata(((EXECUTION_KEY, str(name)),))
+async def _announce(
+    context: grpc.aio.ServicerContext[Any, Any], name: ExecutionName | None = None
+) -> None:
+    """Tell the caller that the call is taken, before there is anything else to tell."""
+    await context.send_initial_metadata(((EXECUTION_KEY, str(name)),) if name else ())
 
 
 def _time_left(context: Context) -> timedelta | None:

@@ -50,6 +50,16 @@ class ExecutionServiceStub(object):
                 request_serializer=skybridge_dot_faas_dot_v1_dot_execution__service__pb2.ExecuteFunctionRequest.SerializeToString,
                 response_deserializer=skybridge_dot_faas_dot_v1_dot_execution__service__pb2.ExecuteFunctionResponse.FromString,
                 _registered_method=True)
+        self.InvokeStream = channel.stream_stream(
+                '/skybridge.faas.v1.ExecutionService/InvokeStream',
+                request_serializer=skybridge_dot_faas_dot_v1_dot_execution__service__pb2.InvokeStreamRequest.SerializeToString,
+                response_deserializer=skybridge_dot_faas_dot_v1_dot_execution__service__pb2.InvokeStreamResponse.FromString,
+                _registered_method=True)
+        self.ExecuteBatch = channel.unary_unary(
+                '/skybridge.faas.v1.ExecutionService/ExecuteBatch',
+                request_serializer=skybridge_dot_faas_dot_v1_dot_execution__service__pb2.ExecuteBatchRequest.SerializeToString,
+                response_deserializer=skybridge_dot_faas_dot_v1_dot_execution__service__pb2.ExecuteBatchResponse.FromString,
+                _registered_method=True)
         self.StartExecution = channel.unary_unary(
                 '/skybridge.faas.v1.ExecutionService/StartExecution',
                 request_serializer=skybridge_dot_faas_dot_v1_dot_execution__service__pb2.StartExecutionRequest.SerializeToString,
@@ -122,6 +132,30 @@ class ExecutionServiceServicer(object):
         goes away cancels it. The state tells the verdict: a function that fails is
         still gRPC OK. Also DEADLINE_EXCEEDED and CANCELLED, by the caller's own
         doing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def InvokeStream(self, request_iterator, context):
+        """Executes functions, many on one call: each message is an execution to run,
+        and its answer comes when that has ended, whatever came before it. Each runs
+        as ExecuteFunction would run it, deadline and a caller that goes away
+        included. What is wrong with one, or fails it, is its own answer alone.
+        Closing the request stream lets what is under way end. The server reads no
+        further while `window` answers are owed. The call itself ends with
+        INVALID_ARGUMENT (bytes that are no message), DEADLINE_EXCEEDED and CANCELLED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExecuteBatch(self, request, context):
+        """Executes functions at once and waits for all of them. Each runs as
+        ExecuteFunction would run it, and what is wrong with one, or fails it, is its
+        own result alone. The call itself ends with INVALID_ARGUMENT (too many),
+        RESOURCE_EXHAUSTED (a request of more than 8 MiB), DEADLINE_EXCEEDED and
+        CANCELLED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -221,6 +255,16 @@ def add_ExecutionServiceServicer_to_server(servicer, server):
                     request_deserializer=skybridge_dot_faas_dot_v1_dot_execution__service__pb2.ExecuteFunctionRequest.FromString,
                     response_serializer=skybridge_dot_faas_dot_v1_dot_execution__service__pb2.ExecuteFunctionResponse.SerializeToString,
             ),
+            'InvokeStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.InvokeStream,
+                    request_deserializer=skybridge_dot_faas_dot_v1_dot_execution__service__pb2.InvokeStreamRequest.FromString,
+                    response_serializer=skybridge_dot_faas_dot_v1_dot_execution__service__pb2.InvokeStreamResponse.SerializeToString,
+            ),
+            'ExecuteBatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExecuteBatch,
+                    request_deserializer=skybridge_dot_faas_dot_v1_dot_execution__service__pb2.ExecuteBatchRequest.FromString,
+                    response_serializer=skybridge_dot_faas_dot_v1_dot_execution__service__pb2.ExecuteBatchResponse.SerializeToString,
+            ),
             'StartExecution': grpc.unary_unary_rpc_method_handler(
                     servicer.StartExecution,
                     request_deserializer=skybridge_dot_faas_dot_v1_dot_execution__service__pb2.StartExecutionRequest.FromString,
@@ -310,6 +354,60 @@ class ExecutionService(object):
             '/skybridge.faas.v1.ExecutionService/ExecuteFunction',
             skybridge_dot_faas_dot_v1_dot_execution__service__pb2.ExecuteFunctionRequest.SerializeToString,
             skybridge_dot_faas_dot_v1_dot_execution__service__pb2.ExecuteFunctionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InvokeStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/skybridge.faas.v1.ExecutionService/InvokeStream',
+            skybridge_dot_faas_dot_v1_dot_execution__service__pb2.InvokeStreamRequest.SerializeToString,
+            skybridge_dot_faas_dot_v1_dot_execution__service__pb2.InvokeStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExecuteBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skybridge.faas.v1.ExecutionService/ExecuteBatch',
+            skybridge_dot_faas_dot_v1_dot_execution__service__pb2.ExecuteBatchRequest.SerializeToString,
+            skybridge_dot_faas_dot_v1_dot_execution__service__pb2.ExecuteBatchResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,22 @@ class ExecutionServiceStub:
     still gRPC OK. Also DEADLINE_EXCEEDED and CANCELLED, by the caller's own
     doing.
     """
+    InvokeStream: _grpc.StreamStreamMultiCallable[_execution_service_pb2.InvokeStreamRequest, _execution_service_pb2.InvokeStreamResponse]
+    """Executes functions, many on one call: each message is an execution to run,
+    and its answer comes when that has ended, whatever came before it. Each runs
+    as ExecuteFunction would run it, deadline and a caller that goes away
+    included. What is wrong with one, or fails it, is its own answer alone.
+    Closing the request stream lets what is under way end. The server reads no
+    further while `window` answers are owed. The call itself ends with
+    INVALID_ARGUMENT (bytes that are no message), DEADLINE_EXCEEDED and CANCELLED.
+    """
+    ExecuteBatch: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.ExecuteBatchRequest, _execution_service_pb2.ExecuteBatchResponse]
+    """Executes functions at once and waits for all of them. Each runs as
+    ExecuteFunction would run it, and what is wrong with one, or fails it, is its
+    own result alone. The call itself ends with INVALID_ARGUMENT (too many),
+    RESOURCE_EXHAUSTED (a request of more than 8 MiB), DEADLINE_EXCEEDED and
+    CANCELLED.
+    """
     StartExecution: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.StartExecutionRequest, _execution_service_pb2.StartExecutionResponse]
     """Starts an execution and returns once it is durably queued. It is bound to
     no call: follow it with WatchExecution, WaitExecution or GetExecution. If it
@@ -118,6 +134,22 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     goes away cancels it. The state tells the verdict: a function that fails is
     still gRPC OK. Also DEADLINE_EXCEEDED and CANCELLED, by the caller's own
     doing.
+    """
+    InvokeStream: _aio.StreamStreamMultiCallable[_execution_service_pb2.InvokeStreamRequest, _execution_service_pb2.InvokeStreamResponse]  # type: ignore[assignment]
+    """Executes functions, many on one call: each message is an execution to run,
+    and its answer comes when that has ended, whatever came before it. Each runs
+    as ExecuteFunction would run it, deadline and a caller that goes away
+    included. What is wrong with one, or fails it, is its own answer alone.
+    Closing the request stream lets what is under way end. The server reads no
+    further while `window` answers are owed. The call itself ends with
+    INVALID_ARGUMENT (bytes that are no message), DEADLINE_EXCEEDED and CANCELLED.
+    """
+    ExecuteBatch: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.ExecuteBatchRequest, _execution_service_pb2.ExecuteBatchResponse]  # type: ignore[assignment]
+    """Executes functions at once and waits for all of them. Each runs as
+    ExecuteFunction would run it, and what is wrong with one, or fails it, is its
+    own result alone. The call itself ends with INVALID_ARGUMENT (too many),
+    RESOURCE_EXHAUSTED (a request of more than 8 MiB), DEADLINE_EXCEEDED and
+    CANCELLED.
     """
     StartExecution: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.StartExecutionRequest, _execution_service_pb2.StartExecutionResponse]  # type: ignore[assignment]
     """Starts an execution and returns once it is durably queued. It is bound to
@@ -189,6 +221,34 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         goes away cancels it. The state tells the verdict: a function that fails is
         still gRPC OK. Also DEADLINE_EXCEEDED and CANCELLED, by the caller's own
         doing.
+        """
+
+    @_abc_1.abstractmethod
+    def InvokeStream(
+        self,
+        request_iterator: _MaybeAsyncIterator[_execution_service_pb2.InvokeStreamRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_execution_service_pb2.InvokeStreamResponse], _abc.AsyncIterator[_execution_service_pb2.InvokeStreamResponse]]:
+        """Executes functions, many on one call: each message is an execution to run,
+        and its answer comes when that has ended, whatever came before it. Each runs
+        as ExecuteFunction would run it, deadline and a caller that goes away
+        included. What is wrong with one, or fails it, is its own answer alone.
+        Closing the request stream lets what is under way end. The server reads no
+        further while `window` answers are owed. The call itself ends with
+        INVALID_ARGUMENT (bytes that are no message), DEADLINE_EXCEEDED and CANCELLED.
+        """
+
+    @_abc_1.abstractmethod
+    def ExecuteBatch(
+        self,
+        request: _execution_service_pb2.ExecuteBatchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_execution_service_pb2.ExecuteBatchResponse, _abc.Awaitable[_execution_service_pb2.ExecuteBatchResponse]]:
+        """Executes functions at once and waits for all of them. Each runs as
+        ExecuteFunction would run it, and what is wrong with one, or fails it, is its
+        own result alone. The call itself ends with INVALID_ARGUMENT (too many),
+        RESOURCE_EXHAUSTED (a request of more than 8 MiB), DEADLINE_EXCEEDED and
+        CANCELLED.
         """
 
     @_abc_1.abstractmethod
