@@ -37,7 +37,7 @@ from skybridge_client.errors import (
     Violation,
 )
 from skybridge_client.executions import is_final
-from skybridge_client.journal import Patience
+from skybridge_client.invocations import Answer, Invocation
 from skybridge_client.messages import (
     Execution,
     ExecutionEvent,
@@ -52,12 +52,14 @@ from skybridge_client.messages import (
     Schedule,
     Signal,
 )
+from skybridge_client.patience import Patience
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AbortedError",
     "AlreadyExistsError",
+    "Answer",
     "AsyncClient",
     "CallCancelledError",
     "Client",
@@ -73,6 +75,7 @@ __all__ = [
     "FunctionState",
     "InternalError",
     "InvalidArgumentError",
+    "Invocation",
     "NotFoundError",
     "OutOfRangeError",
     "OutputStream",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Self, TypeVar
 
 import grpc
@@ -12,13 +13,24 @@ from grpc import aio
 
 from skybridge.faas.v1.execution_pb2 import ExecutionEvent
 from skybridge.faas.v1.execution_service_pb2 import Signal
-from skybridge_client import dead_letters, executions, functions, instances, schedules, system
+from skybridge_client import (
+    dead_letters,
+    executions,
+    functions,
+    instances,
+    invocations,
+    schedules,
+    system,
+)
 from skybridge_client.calls import Method, Pages, Poll, Stream, Stubs, Unary
 from skybridge_client.channel import TlsConfig, options, resolve_address, resolve_tls
 from skybridge_client.client import DEFAULT_TIMEOUT
-from skybridge_client.errors import SkybridgeError, from_rpc_error
-from skybridge_client.journal import Follow, Journal, Patience
-from skybridge_client.stdin import NO_INPUT, AsyncFeed, NoInput
+from skybridge_client.errors import SkybridgeError, UnavailableError, from_rpc_error
+from skybridge_client.feeding import NO_INPUT, AsyncFeed, NoInput
+from skybridge_client.invocations import Answer, Invocation, Invoke, Pipeline
+from skybridge_client.journal import Follow, Journal
+from skybridge_client.patience import Patience, Tries
+from skybridge_client.stdin import Stdin
 
 T = TypeVar("T")
 
@@ -122,11 +134,35 @@ class AsyncClient:
         self, attach: executions.Attach[AsyncIterable[bytes | Signal]]
     ) -> AsyncGenerator[ExecutionEvent, None]:
         async with (
-            AsyncFeed(attach.source) as feed,
+            AsyncFeed(attach.source, Stdin()) as feed,
             aclosing(self._follow(attach.follow, feed)) as events,
         ):
             async for event in events:
                 yield event
+
+    async def _invoke(
+        self, invoke: Invoke[AsyncIterable[Invocation]]
+    ) -> AsyncGenerator[Answer, None]:
+        pipeline, tries = Pipeline(invoke.window), Tries(self._patience, invoke.call.timeout)
+        async with AsyncFeed(invoke.source, pipeline) as feed:
+            while not pipeline.done:
+                cut: SkybridgeError = UnavailableError("the stream ended before all was answered")
+                call = replace(invoke.call, timeout=tries.left())
+                try:
+                    async with aclosing(self._stream(call, feed)) as responses:
+                        async for response in responses:
+                            tries.progress()
+                            answer = pipeline.answer(response)
+                            feed.note(response)
+                            yield answer
+                except SkybridgeError as error:
+                    cut = error
+                except asyncio.CancelledError:
+                    feed.raise_failure()
+                    raise
+                feed.raise_failure()
+                if not pipeline.done:
+                    await asyncio.sleep(tries.pause(cut))
 
     create_function = Method(functions.create_function, _unary)
     get_function = Method(functions.get_function, _unary)
@@ -141,6 +177,8 @@ class AsyncClient:
     enable = Method(functions.enable, _unary)
 
     execute = Method(executions.execute, _unary)
+    execute_batch = Method(invocations.execute_batch, _unary)
+    invoke_stream = Method(invocations.invoke_stream, _invoke)
     start = Method(executions.start, _unary)
     stream = Method(executions.stream_execution, _follow)
     watch = Method(executions.watch, _follow)

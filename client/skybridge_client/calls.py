@@ -62,7 +62,8 @@ class Stream(Generic[T]):
     """One request, or a stream of them, and a stream of answers."""
 
     rpc: Callable[[Stubs], Any]
-    request: Message
+    request: Message | None
+    """The first one of a stream; None where all come from elsewhere."""
     give: Callable[[Any], T]
     timeout: float | None
     """Seconds; None: no deadline."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.descriptor import Descriptor, MethodDescriptor, ServiceDescriptor
 
 from skybridge.faas.v1 import (
     dead_letter_service_pb2,
@@ -133,7 +133,15 @@ def is_repeatable(method: MethodDescriptor) -> bool:
     """Whether a repeat does no harm: the call only reads, or its request id tells repeats."""
     if method.server_streaming:
         return False
-    return method.name.startswith(_READS) or "request_id" in method.input_type.fields_by_name
+    return method.name.startswith(_READS) or _tells_repeats(method.input_type)
+
+
+def _tells_repeats(request: Descriptor) -> bool:
+    """Whether a request, or each of the requests in it, has a request id."""
+    return "request_id" in request.fields_by_name or any(
+        field.message_type is not None and "request_id" in field.message_type.fields_by_name
+        for field in request.fields
+    )
 
 
 def _services() -> list[ServiceDescriptor]:

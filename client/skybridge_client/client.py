@@ -5,18 +5,30 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterable
 from contextlib import closing
+from dataclasses import replace
 from typing import Self, TypeVar
 
 import grpc
 
 from skybridge.faas.v1.execution_pb2 import ExecutionEvent
 from skybridge.faas.v1.execution_service_pb2 import Signal
-from skybridge_client import dead_letters, executions, functions, instances, schedules, system
+from skybridge_client import (
+    dead_letters,
+    executions,
+    functions,
+    instances,
+    invocations,
+    schedules,
+    system,
+)
 from skybridge_client.calls import Method, Pages, Poll, Stream, Stubs, Unary
 from skybridge_client.channel import TlsConfig, options, resolve_address, resolve_tls
-from skybridge_client.errors import SkybridgeError, from_rpc_error
-from skybridge_client.journal import Follow, Journal, Patience
-from skybridge_client.stdin import NO_INPUT, Feed, NoInput
+from skybridge_client.errors import SkybridgeError, UnavailableError, from_rpc_error
+from skybridge_client.feeding import NO_INPUT, Feed, NoInput
+from skybridge_client.invocations import Answer, Invocation, Invoke, Pipeline
+from skybridge_client.journal import Follow, Journal
+from skybridge_client.patience import Patience, Tries
+from skybridge_client.stdin import Stdin
 
 T = TypeVar("T")
 
@@ -120,8 +132,27 @@ class Client:
     def _attach(
         self, attach: executions.Attach[Iterable[bytes | Signal]]
     ) -> Generator[ExecutionEvent, None, None]:
-        with Feed(attach.source) as feed:
+        with Feed(attach.source, Stdin()) as feed:
             yield from self._follow(attach.follow, feed)
+
+    def _invoke(self, invoke: Invoke[Iterable[Invocation]]) -> Generator[Answer, None, None]:
+        pipeline, tries = Pipeline(invoke.window), Tries(self._patience, invoke.call.timeout)
+        with Feed(invoke.source, pipeline) as feed:
+            while not pipeline.done:
+                cut: SkybridgeError = UnavailableError("the stream ended before all was answered")
+                call = replace(invoke.call, timeout=tries.left())
+                try:
+                    with closing(self._stream(call, feed)) as responses:
+                        for response in responses:
+                            tries.progress()
+                            answer = pipeline.answer(response)
+                            feed.note(response)
+                            yield answer
+                except SkybridgeError as error:
+                    cut = error
+                feed.raise_failure()
+                if not pipeline.done:
+                    time.sleep(tries.pause(cut))
 
     create_function = Method(functions.create_function, _unary)
     get_function = Method(functions.get_function, _unary)
@@ -136,6 +167,8 @@ class Client:
     enable = Method(functions.enable, _unary)
 
     execute = Method(executions.execute, _unary)
+    execute_batch = Method(invocations.execute_batch, _unary)
+    invoke_stream = Method(invocations.invoke_stream, _invoke)
     start = Method(executions.start, _unary)
     stream = Method(executions.stream_execution, _follow)
     watch = Method(executions.watch, _follow)

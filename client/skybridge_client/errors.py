@@ -187,14 +187,25 @@ _KINDS: tuple[type[SkybridgeError], ...] = (
 CLASSES = {kind.code: kind for kind in _KINDS} | {grpc.StatusCode.UNKNOWN: InternalError}
 """The error table: the class of each code that a call can end with."""
 
+_CODES: Mapping[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+
 
 def from_rpc_error(error: grpc.RpcError) -> SkybridgeError:
     """Turns an error of grpc into ours, with the details that the server sent along."""
-    status = _status(error)
+    return _error(error.code(), error.details() or error.code().name, _status(error))
+
+
+def from_status(status: status_pb2.Status) -> SkybridgeError:
+    """Turns an error that came as a message into ours."""
+    code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
+    return _error(code, status.message or code.name, status)
+
+
+def _error(code: grpc.StatusCode, message: str, status: status_pb2.Status) -> SkybridgeError:
     info = _detail(status, error_details_pb2.ErrorInfo)
     retry = _detail(status, error_details_pb2.RetryInfo)
-    return CLASSES.get(error.code(), SkybridgeError)(
-        error.details() or error.code().name,
+    return CLASSES.get(code, SkybridgeError)(
+        message,
         reason=info.reason,
         metadata=info.metadata,
         violations=tuple(

@@ -116,7 +116,7 @@ def execute(
     request = ExecuteFunctionRequest(
         function=function,
         input=input,
-        options=_options(fields),
+        options=options(fields),
         request_id=new_request_id(request_id),
     )
     return unary(lambda s: s.executions.ExecuteFunction, request, lambda a: a.execution, timeout)
@@ -141,7 +141,7 @@ def start(
     request = StartExecutionRequest(
         function=function,
         input=input,
-        options=_options(fields),
+        options=options(fields),
         request_id=new_request_id(request_id),
         start_time=None if start_time is None else _timestamp("start_time", start_time),
     )
@@ -169,7 +169,7 @@ def stream_execution(
     request = StreamExecutionRequest(
         function=function,
         input=input,
-        options=_options(fields),
+        options=options(fields),
         on_disconnect=OnDisconnect.ValueType(enum_value(OnDisconnect.DESCRIPTOR, on_disconnect)),
         disconnect_grace=duration(disconnect_grace),
         request_id=new_request_id(request_id),
@@ -210,7 +210,7 @@ def attach(
     """
     first = AttachExecutionRequest(
         start=AttachStart(
-            function=function, options=_options(fields), request_id=new_request_id(request_id)
+            function=function, options=options(fields), request_id=new_request_id(request_id)
         )
     )
     return Attach(Follow(_attach(first, timeout), _resume_attached), input)
@@ -300,7 +300,8 @@ def logs(
     return Stream(lambda s: s.executions.ReadLogs, request, whole, timeout)
 
 
-def _options(fields: ExecutionFields) -> ExecutionOptions:
+def options(fields: ExecutionFields) -> ExecutionOptions:
+    """The message of what was said about one execution."""
     return ExecutionOptions(
         timeout=duration(fields.get("run_timeout")),
         labels=fields.get("labels"),

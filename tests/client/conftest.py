@@ -58,6 +58,8 @@ async def call_async(address: str, method: str, *args: Any, **kwargs: Any) -> An
     if method == "attach":
         function, source, *rest = args
         args = (function, each(source), *rest)
+    if method == "invoke_stream":
+        args = (each(args[0]),)
     async with AsyncClient(address, patience=QUICK) as client:
         answer = getattr(client, method)(*args, **kwargs)
         if inspect.isasyncgen(answer):

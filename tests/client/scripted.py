@@ -137,6 +137,8 @@ def _handler(scripted: Scripted, method: MethodDescriptor) -> Any:
     }
 
     def many(request: Any, context: grpc.ServicerContext) -> Iterator[Message]:
+        if method.name == "InvokeStream":
+            context.send_initial_metadata(())  # its callers wait for that
         return scripted.answer(method, request, context)
 
     def one(request: Any, context: grpc.ServicerContext) -> Message:

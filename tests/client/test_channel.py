@@ -60,6 +60,7 @@ def test_grpc_repeats_reads_and_writes_with_a_request_id_and_nothing_else() -> N
         "DeleteSchedule",
         "DisableFunction",
         "EnableFunction",
+        "ExecuteBatch",
         "ExecuteFunction",
         "GetDeadLetter",
         "GetExecution",

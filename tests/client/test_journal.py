@@ -14,8 +14,9 @@ from skybridge.faas.v1.execution_service_pb2 import (
 )
 from skybridge_client import errors, executions
 from skybridge_client.errors import SkybridgeError, UnavailableError
-from skybridge_client.journal import Journal, Patience
+from skybridge_client.journal import Journal
 from skybridge_client.messages import ExecutionEvent
+from skybridge_client.patience import Patience
 from tests.client.conftest import QUICK, Call
 from tests.client.events import NAME, heartbeat, journal, output, result
 from tests.client.scripted import CUT, Abort, Scripted, hang
@@ -59,7 +60,7 @@ def test_whatever_is_cut_nothing_is_shown_twice_and_nothing_missed(
     )
     shown: list[int] = []
     for back, count, beats in itertools.chain(cuts, itertools.repeat((0, length, []))):
-        asked = machine.connect().request.after_sequence  # type: ignore[attr-defined]
+        asked = machine.connect().request.after_sequence  # type: ignore[union-attr]
         assert asked == (shown[-1] if shown else after)
         start = max(0, asked - back)
         for index, event in enumerate(events[start : start + count]):
@@ -80,7 +81,7 @@ def test_a_hole_is_never_shown(seen: int, jump: int) -> None:
         assert machine.accept(event)
     with pytest.raises(errors.DataLossError, match=f"event {seen + jump} came after event {seen}"):
         machine.accept(output(seen + jump))
-    assert machine.connect().request.after_sequence == seen  # type: ignore[attr-defined]
+    assert machine.connect().request.after_sequence == seen  # type: ignore[union-attr]
 
 
 def pauses(machine: Journal, error: SkybridgeError | None = None) -> Iterator[float]:

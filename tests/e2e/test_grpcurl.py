@@ -224,8 +224,26 @@ def execute(grpcurl: Grpcurl, name: str) -> str:
     assert got["execution"] == done
     (page,) = grpcurl.call(EXECUTIONS, "ListExecutions", {"filter": f'function = "{name}"'})
     assert len(page["executions"]) == 3
+    execute_many(grpcurl, request)
     ended: str = done["name"]
     return ended
+
+
+def execute_many(grpcurl: Grpcurl, request: dict[str, Any]) -> None:
+    wrong = {"function": "nobody"}
+    piped = grpcurl.call(
+        EXECUTIONS,
+        "InvokeStream",
+        {"id": "right", "execute": request, "window": 2},
+        {"id": "wrong", "execute": wrong},
+    )
+    outcomes = {each["id"]: each for each in piped}
+    (answer,) = grpcurl.call(EXECUTIONS, "ExecuteBatch", {"requests": [request, wrong]})
+    for right, refused in ((outcomes["right"], outcomes["wrong"]), answer["results"]):
+        assert right["execution"]["output"] == request["input"]
+        assert refused["error"]["code"] == 5
+        kinds = [detail["@type"].rpartition(".")[2] for detail in refused["error"]["details"]]
+        assert kinds == ["ErrorInfo", "ResourceInfo"]
 
 
 def schedule(grpcurl: Grpcurl, name: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from skybridge_client.cli import (
+    batch,
     dead_letters,
     executions,
     exits,
@@ -29,7 +30,7 @@ app.add_typer(executions.app, name="executions")
 app.add_typer(instances.app, name="instances")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(schedules.app, name="schedules")
-for group in (run_command.app, up.app, executions.logs_app, system.app):
+for group in (run_command.app, batch.app, up.app, executions.logs_app, system.app):
     app.add_typer(group)
 
 
