@@ -127,7 +127,7 @@ def test_these_are_the_commands() -> None:
         *(f"schedules {verb}" for verb in ("create", "get", "list", "update", "delete")),
         *(f"schedules {verb}" for verb in ("pause", "resume", "trigger")),
         *(f"dead-letters {verb}" for verb in ("list", "get", "redrive", "purge")),
-        *("run", "start", "logs", "metrics", "system", "runtimes", "drain", "up"),
+        *("run", "start", "batch", "logs", "metrics", "system", "runtimes", "drain", "up"),
     }
 
 
