@@ -17,7 +17,7 @@ from pathlib import Path
 from skybridge.faas.v1 import function_pb2
 from skybridge.faas.v1.execution_pb2 import EXECUTION_STATE_SUCCEEDED
 from skybridge.faas.v1.execution_service_pb2 import ExecuteFunctionRequest, StartExecutionRequest
-from tests.benchmarks import echo
+from tests.benchmarks import echo, many
 from tests.benchmarks.harness import PYTHON, Process, Result, Stubs, server
 from tests.benchmarks.harness import echo as echo_server
 from tests.benchmarks.picture import draw
@@ -79,12 +79,16 @@ async def _run(picture: Path | None) -> list[Result]:
             async def echoes() -> None:
                 await say(message)
 
-            kinds = [Kind("bare echo", echoes, floor)]
-            for durability in ("COMMITTED", "DEFERRED"):
-                call = await _function(stubs, durability)
-                kinds.append(Kind(f"warm, {durability}", call, ours))
+            committed = await _function(stubs, "COMMITTED")
+            deferred = await _function(stubs, "DEFERRED")
+            kinds = [
+                Kind("bare echo", echoes, floor),
+                Kind("warm, COMMITTED", _executing(stubs, committed), ours),
+                Kind("warm, DEFERRED", _executing(stubs, deferred), ours),
+            ]
             await _rounds(kinds)
             results = _results(*kinds)
+            results.extend(await many.run(stubs, committed))
             results.extend(await _many(kinds[1]))
     _print_table(kinds)
     if picture is not None:
@@ -100,8 +104,8 @@ async def _rounds(kinds: list[Kind]) -> None:
             await _measure(kind, callers, kind.loads[callers])
 
 
-async def _function(stubs: Stubs, durability: str) -> Callable[[], Awaitable[None]]:
-    """Deploy the function that echoes, on one instance; return what executes it."""
+async def _function(stubs: Stubs, durability: str) -> ExecuteFunctionRequest:
+    """Deploy the function that echoes, on one instance; return how to execute it."""
     program = Path(__file__).with_name("http_echo.py").read_text()
     name = await stubs.deploy_spec(
         function_pb2.FunctionSpec(
@@ -115,8 +119,10 @@ async def _function(stubs: Stubs, durability: str) -> Callable[[], Awaitable[Non
             durability=function_pb2.Durability.Value(f"DURABILITY_{durability}"),
         )
     )
-    request = ExecuteFunctionRequest(function=name, input=PAYLOAD)
+    return ExecuteFunctionRequest(function=name, input=PAYLOAD)
 
+
+def _executing(stubs: Stubs, request: ExecuteFunctionRequest) -> Callable[[], Awaitable[None]]:
     async def execute() -> None:
         answer = await stubs.executions.ExecuteFunction(request)
         assert answer.execution.state == EXECUTION_STATE_SUCCEEDED, answer
