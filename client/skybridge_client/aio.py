@@ -152,9 +152,10 @@ class AsyncClient:
                     async with aclosing(self._stream(call, feed)) as responses:
                         async for response in responses:
                             tries.progress()
-                            answer = pipeline.answer(response)
+                            answers = pipeline.answers(response)
                             feed.note(response)
-                            yield answer
+                            for answer in answers:
+                                yield answer
                 except SkybridgeError as error:
                     cut = error
                 except asyncio.CancelledError:

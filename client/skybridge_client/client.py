@@ -145,9 +145,9 @@ class Client:
                     with closing(self._stream(call, feed)) as responses:
                         for response in responses:
                             tries.progress()
-                            answer = pipeline.answer(response)
+                            answers = pipeline.answers(response)
                             feed.note(response)
-                            yield answer
+                            yield from answers
                 except SkybridgeError as error:
                     cut = error
                 feed.raise_failure()

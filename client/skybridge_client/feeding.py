@@ -65,6 +65,10 @@ class Outbox(Protocol[Item_contra]):
         """Learns from an answer what need not be kept."""
         ...
 
+    def merge(self, message: Any, following: Any) -> bool:
+        """Puts a message that has not been sent into the one before it, if it can be done."""
+        ...
+
 
 class NoInput:
     """The feed of calls whose whole input is in their request."""
@@ -120,7 +124,7 @@ class Feed(NoInput, Generic[Item]):
             queue.put(first)
         with self._changed:
             self._outbox.connect(queue.put)
-        return iter(queue.get, None)
+        return self._messages(queue)
 
     def connected(self, rpc: Rpc) -> None:
         """Learns which call has to end when the source fails."""
@@ -137,6 +141,15 @@ class Feed(NoInput, Generic[Item]):
         with self._changed:
             self._outbox.note(answer)
             self._changed.notify_all()
+
+    def _messages(self, queue: SimpleQueue[Message | None]) -> Iterator[Message]:
+        held: list[Message | None] = []
+        while (message := held.pop() if held else queue.get()) is not None:
+            while not (held or queue.empty()):
+                following = queue.get()
+                if following is None or not self._outbox.merge(message, following):
+                    held.append(following)
+            yield message
 
     def _start(self) -> None:
         if self._thread.ident is None:
@@ -219,7 +232,12 @@ class AsyncFeed(NoInput, Generic[Item]):
     async def _messages(self, queue: asyncio.Queue[Message | None]) -> AsyncIterator[Message]:
         if self._rpc and self._outbox.at_once:
             await self._rpc.initial_metadata()
-        while (message := await queue.get()) is not None:
+        held: list[Message | None] = []
+        while (message := held.pop() if held else await queue.get()) is not None:
+            while not (held or queue.empty()):
+                following = queue.get_nowait()
+                if following is None or not self._outbox.merge(message, following):
+                    held.append(following)
             yield message
 
     def _start(self) -> None:

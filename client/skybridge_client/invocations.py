@@ -6,12 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from skybridge.faas.v1 import execution_service_pb2 as pb
 from skybridge.faas.v1.execution_pb2 import Execution
 from skybridge.faas.v1.execution_service_pb2 import (
     ExecuteBatchRequest,
     ExecuteBatchResponse,
     ExecuteBatchResult,
     ExecuteFunctionRequest,
+    InvocationAnswer,
     InvokeStreamRequest,
     InvokeStreamResponse,
 )
@@ -24,6 +26,9 @@ WINDOW = 64
 """Executions of a stream that are under way at once, unless told otherwise."""
 MAX_WINDOW = 256
 """What a server grants at most."""
+
+_MESSAGE_BYTES = 256 * 1024
+"""Invocations share a message up to this size."""
 
 S = TypeVar("S")
 
@@ -168,21 +173,30 @@ class Pipeline:
         self._closed = True
         self._put(None)
 
-    def answer(self, response: InvokeStreamResponse) -> Answer:
-        """What came of the invocation that a response belongs to."""
-        return _answer(self._owed[response.id], response)
+    def answers(self, response: InvokeStreamResponse) -> list[Answer]:
+        """What came of the invocations that a response belongs to."""
+        return [_answer(self._owed[each.id], each) for each in response.answers]
 
     def note(self, answer: InvokeStreamResponse) -> None:
-        """Forgets an invocation that is answered."""
-        del self._owed[answer.id]
+        """Forgets the invocations that are answered."""
+        for each in answer.answers:
+            del self._owed[each.id]
+
+    def merge(self, message: InvokeStreamRequest, following: InvokeStreamRequest) -> bool:
+        """Puts invocations of two messages into one, which costs the server less."""
+        if message.ByteSize() + following.ByteSize() > _MESSAGE_BYTES:
+            return False
+        message.invocations.MergeFrom(following.invocations)
+        return True
 
     def _send(self, id_: str, invocation: Invocation) -> None:
         window = self._window if self._first else 0
         self._first = False
-        self._put(InvokeStreamRequest(id=id_, execute=invocation.request(), window=window))
+        message = pb.Invocation(id=id_, execute=invocation.request())
+        self._put(InvokeStreamRequest(invocations=[message], window=window))
 
 
-def _answer(invocation: Invocation, outcome: InvokeStreamResponse | ExecuteBatchResult) -> Answer:
+def _answer(invocation: Invocation, outcome: InvocationAnswer | ExecuteBatchResult) -> Answer:
     if outcome.HasField("execution"):
         return Answer(invocation, outcome.execution, None)
     return Answer(invocation, None, from_status(outcome.error))

@@ -68,6 +68,10 @@ class Stdin:
         if answer.HasField("input_ack"):
             self.taken(answer.input_ack)
 
+    def merge(self, message: object, following: object) -> bool:  # noqa: ARG002 - never
+        """Each goes by itself: chunks are big already."""
+        return False
+
     def taken(self, ack: InputAck) -> None:
         """Forgets what the server has handed to the container."""
         self._taken = max(self._taken, ack.committed_bytes)

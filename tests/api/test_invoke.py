@@ -37,16 +37,29 @@ def asked(id_: str, input_: bytes = b"", function: str = "hello", **fields: Any)
     """Return a message of InvokeStream."""
     window = fields.pop("window", 0)
     execute = pb.ExecuteFunctionRequest(function=function, input=input_, **fields)
-    return pb.InvokeStreamRequest(id=id_, execute=execute, window=window)
+    invocation = pb.Invocation(id=id_, execute=execute)
+    return pb.InvokeStreamRequest(invocations=[invocation], window=window)
+
+
+def wrapped(request: pb.ExecuteFunctionRequest) -> pb.InvokeStreamRequest:
+    return pb.InvokeStreamRequest(invocations=[pb.Invocation(id="1", execute=request)])
 
 
 async def invoke(
     served: Served, messages: Iterable[pb.InvokeStreamRequest]
-) -> dict[str, pb.InvokeStreamResponse]:
+) -> dict[str, pb.InvocationAnswer]:
     """Send all, then read all; an id that comes twice fails."""
-    answers = await all_of(served.executions.InvokeStream(iter(messages), timeout=PATIENCE))
+    responses = await all_of(served.executions.InvokeStream(iter(messages), timeout=PATIENCE))
+    answers = [answer for response in responses for answer in response.answers]
     found = {answer.id: answer for answer in answers}
     assert len(found) == len(answers)
+    return found
+
+
+async def one(call: Any) -> pb.InvocationAnswer:
+    """Read the next answer, which comes alone."""
+    (answer,) = (await call.read()).answers
+    found: pb.InvocationAnswer = answer
     return found
 
 
@@ -117,7 +130,7 @@ async def test_answers_come_as_executions_end_also_after_the_last_message(
     await gate.runs(b"a", b"b", b"c")
     for name in ("b", "c", "a"):
         gate.let_go(name.encode())
-        answer = await call.read()
+        answer = await one(call)
         assert (answer.id, answer.execution.output) == (name, name.encode())
     assert await call.read() is grpc.aio.EOF
 
@@ -131,7 +144,7 @@ async def test_what_is_wrong_with_a_message_is_its_own_answer(served: Served) ->
             asked("undeployed", function="undeployed"),
             asked("wrong", function="../x", request_id="x"),
             asked("big", b"x" * (3 << 20) + b"x"),
-            pb.InvokeStreamRequest(id="empty"),
+            pb.InvokeStreamRequest(invocations=[pb.Invocation(id="empty")]),
             asked(""),
             asked("x" * 129),
             asked("right", b"right"),
@@ -160,7 +173,7 @@ async def test_an_error_is_told_as_a_call_of_its_own_would_tell_it(served: Serve
     alone = Status.FromString(
         dict(caught.value.trailing_metadata() or ())["grpc-status-details-bin"]
     )
-    piped = await invoke(served, [pb.InvokeStreamRequest(id="1", execute=request)])
+    piped = await invoke(served, [wrapped(request)])
     together = await served.executions.ExecuteBatch(pb.ExecuteBatchRequest(requests=[request]))
     assert piped["1"].error == together.results[0].error == alone
 
@@ -169,13 +182,13 @@ async def test_an_id_is_free_again_once_it_is_answered(served: Served, gate: Gat
     call: Any = served.executions.InvokeStream(timeout=PATIENCE)
     await call.write(asked("a", b"first"))
     await call.write(asked("a", b"second"))
-    refused = await call.read()
+    refused = await one(call)
     assert (refused.id, told(refused.error)[2]) == ("a", ["id"])
     gate.let_go(b"first")
-    assert (await call.read()).execution.output == b"first"
+    assert (await one(call)).execution.output == b"first"
     gate.let_go(b"third")
     await call.write(asked("a", b"third"))
-    assert (await call.read()).execution.output == b"third"
+    assert (await one(call)).execution.output == b"third"
     await call.done_writing()
     assert await call.read() is grpc.aio.EOF
 
@@ -187,13 +200,15 @@ async def test_no_more_are_under_way_than_the_window(served: Served, gate: Gate)
         await call.write(asked(name, name.encode()))
     await gate.runs(b"a", b"b")
     gate.let_go(b"b")
-    assert (await call.read()).id == "b"
+    assert (await one(call)).id == "b"
     await gate.runs(b"a", b"b", b"c")
     for rest in (b"a", b"c", b"d"):
         gate.let_go(rest)
     await call.done_writing()
-    assert {(await call.read()).id for _ in range(3)} == {"a", "c", "d"}
-    assert await call.read() is grpc.aio.EOF
+    rest_of = []
+    while (response := await call.read()) is not grpc.aio.EOF:
+        rest_of += [answer.id for answer in response.answers]
+    assert sorted(rest_of) == ["a", "c", "d"]
 
 
 async def test_the_server_does_not_read_what_the_window_has_no_room_for(
@@ -260,7 +275,7 @@ async def test_a_request_id_counts_once_whatever_the_call(served: Served) -> Non
     key = str(uuid.uuid4())
     request = pb.ExecuteFunctionRequest(function="hello", input=b"x", request_id=key)
     alone = (await served.executions.ExecuteFunction(request)).execution
-    piped = await invoke(served, [pb.InvokeStreamRequest(id="1", execute=request)])
+    piped = await invoke(served, [wrapped(request)])
     together = await served.executions.ExecuteBatch(
         pb.ExecuteBatchRequest(requests=[request, request])
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from skybridge.faas.v1 import execution_service_pb2 as pb
 from skybridge.faas.v1.execution_pb2 import EXECUTION_STATE_SUCCEEDED, Execution
@@ -69,18 +70,27 @@ class _Many:
         return sum(await asyncio.gather(*(caller() for _ in range(UNDER_WAY))))
 
     async def stream(self, end: float) -> int:
-        async def messages() -> AsyncIterator[pb.InvokeStreamRequest]:
-            yield pb.InvokeStreamRequest(id="0", execute=self._request, window=UNDER_WAY)
-            count = 0
-            while time.perf_counter() < end:
-                count += 1
-                yield pb.InvokeStreamRequest(id=str(count), execute=self._request)
+        """Send as many as were answered, again and again."""
+        call: Any = self._stubs.executions.InvokeStream()
+        sent, answered = UNDER_WAY, 0
+        await call.write(self._invocations(0, sent, window=UNDER_WAY))
+        while answered < sent:
+            answers = (await call.read()).answers
+            for answer in answers:
+                self._check(answer.execution)
+            answered += len(answers)
+            if time.perf_counter() < end:
+                await call.write(self._invocations(sent, len(answers)))
+                sent += len(answers)
+        await call.done_writing()
+        return answered
 
-        count = 0
-        async for answer in self._stubs.executions.InvokeStream(messages()):
-            self._check(answer.execution)
-            count += 1
-        return count
+    def _invocations(self, start: int, count: int, window: int = 0) -> pb.InvokeStreamRequest:
+        ids = map(str, range(start, start + count))
+        return pb.InvokeStreamRequest(
+            invocations=[pb.Invocation(id=each, execute=self._request) for each in ids],
+            window=window,
+        )
 
     async def batches(self, end: float) -> int:
         request = pb.ExecuteBatchRequest(requests=[self._request] * BATCH)

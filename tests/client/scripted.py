@@ -84,6 +84,11 @@ class Scripted:
         self.scripts[rpc].append(steps)
         return self
 
+    def takes(self, rpc: str) -> bool:
+        """Whether the next call is not refused at once."""
+        script = self.scripts[rpc]
+        return bool(script) and not isinstance(script[0][0], Abort)
+
     def asked(self, rpc: str) -> list[Any]:
         return [request for name, request in self.requests if name == rpc]
 
@@ -137,7 +142,7 @@ def _handler(scripted: Scripted, method: MethodDescriptor) -> Any:
     }
 
     def many(request: Any, context: grpc.ServicerContext) -> Iterator[Message]:
-        if method.name == "InvokeStream":
+        if method.name == "InvokeStream" and scripted.takes(method.name):
             context.send_initial_metadata(())  # its callers wait for that
         return scripted.answer(method, request, context)
 

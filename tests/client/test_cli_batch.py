@@ -11,7 +11,7 @@ import grpc
 from google.protobuf.message import Message
 from google.rpc.status_pb2 import Status
 
-from skybridge.faas.v1.execution_service_pb2 import InvokeStreamResponse
+from skybridge.faas.v1.execution_service_pb2 import InvocationAnswer, InvokeStreamResponse
 from skybridge_client.messages import Execution, ExecutionState, Failure, FailureReason
 from tests.client.commands import Ran, skybridge
 from tests.client.events import NAME, SUCCEEDED
@@ -29,13 +29,16 @@ def answering(**executions: Execution | Status) -> Any:
 
     def step(visit: Visit) -> Iterator[Message]:
         for message in visit.request:
-            input_ = message.execute.input
-            found = executions.get(input_.decode(errors="replace"))
-            if isinstance(found, Status):
-                yield InvokeStreamResponse(id=message.id, error=found)
-            else:
-                ended = found or Execution(name=NAME, state=SUCCEEDED, output=input_)
-                yield InvokeStreamResponse(id=message.id, execution=ended)
+            for each in message.invocations:
+                input_ = each.execute.input
+                found = executions.get(input_.decode(errors="replace"))
+                answer = InvocationAnswer(id=each.id)
+                if isinstance(found, Status):
+                    answer.error.CopyFrom(found)
+                else:
+                    ended = found or Execution(name=NAME, state=SUCCEEDED, output=input_)
+                    answer.execution.CopyFrom(ended)
+                yield InvokeStreamResponse(answers=[answer])
 
     return step
 
@@ -63,9 +66,10 @@ def test_each_line_is_an_execution(server: Scripted) -> None:
         {"line": 4, **known, "output": 3},
     ]
     first, *_ = server.asked("InvokeStream")
-    assert (first.window, first.execute.function) == (2, "hello")
-    assert first.execute.options.timeout.seconds == 3
-    assert dict(first.execute.options.labels) == {"a": "b"}
+    execute = first.invocations[0].execute
+    assert (first.window, execute.function) == (2, "hello")
+    assert execute.options.timeout.seconds == 3
+    assert dict(execute.options.labels) == {"a": "b"}
 
 
 def test_a_file_and_a_stream_that_is_cut(server: Scripted, tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ from google.rpc.status_pb2 import Status
 from skybridge.faas.v1.execution_service_pb2 import (
     ExecuteBatchResponse,
     ExecuteBatchResult,
+    InvocationAnswer,
+    InvokeStreamRequest,
     InvokeStreamResponse,
 )
 from skybridge_client import (
@@ -32,6 +34,7 @@ from skybridge_client import (
     UnavailableError,
     UnimplementedError,
 )
+from skybridge_client.invocations import Pipeline
 from skybridge_client.messages import Execution
 from tests.client.conftest import QUICK, Call
 from tests.client.events import NAME, SUCCEEDED
@@ -53,18 +56,30 @@ def refused(code: grpc.StatusCode, reason: str = "", field: str = "") -> Status:
     return status
 
 
-def echoed(message: Any) -> InvokeStreamResponse:
-    ended = Execution(name=NAME, state=SUCCEEDED, output=message.execute.input)
-    return InvokeStreamResponse(id=message.id, execution=ended)
+def asked_for(visit: Visit) -> Iterator[Any]:
+    for message in visit.request:
+        yield from message.invocations
+
+
+def echoed(*invocations: Any) -> InvokeStreamResponse:
+    return InvokeStreamResponse(
+        answers=[
+            InvocationAnswer(
+                id=each.id,
+                execution=Execution(name=NAME, state=SUCCEEDED, output=each.execute.input),
+            )
+            for each in invocations
+        ]
+    )
 
 
 def echo(limit: int | None = None, *, backwards: int = 1) -> Any:
     """A step that answers so many at a time, the last one first, until there are no more."""
 
     def step(visit: Visit) -> Iterator[Message]:
-        messages = itertools.islice(visit.request, limit)
-        while some := list(itertools.islice(messages, backwards)):
-            yield from map(echoed, reversed(some))
+        found = itertools.islice(asked_for(visit), limit)
+        while some := list(itertools.islice(found, backwards)):
+            yield echoed(*reversed(some))
 
     return step
 
@@ -115,8 +130,9 @@ def test_answers_come_as_they_come(call: Call, server: Scripted) -> None:
     answers = call("invoke_stream", asked, window=3)
     assert outputs(answers) == [b"2", b"1", b"0", b"5", b"4", b"3"]
     assert {answer.invocation.input for answer in answers} == {each.input for each in asked}
-    windows = [message.window for message in server.asked("InvokeStream")]
-    assert windows == [3, 0, 0, 0, 0, 0]
+    first, *others = server.asked("InvokeStream")
+    assert first.window == 3
+    assert not any(message.window for message in others)
 
 
 def test_a_stream_of_nothing(call: Call, server: Scripted) -> None:
@@ -126,9 +142,9 @@ def test_a_stream_of_nothing(call: Call, server: Scripted) -> None:
 
 def test_an_error_is_the_answer_of_one(call: Call, server: Scripted) -> None:
     def step(visit: Visit) -> Iterator[Message]:
-        first, second = visit.request
+        first, second = asked_for(visit)
         wrong = refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELDS", "function")
-        yield InvokeStreamResponse(id=first.id, error=wrong)
+        yield InvokeStreamResponse(answers=[InvocationAnswer(id=first.id, error=wrong)])
         yield echoed(second)
 
     server.on("InvokeStream", step)
@@ -147,8 +163,9 @@ def test_after_a_cut_what_is_owed_is_asked_for_again(call: Call, server: Scripte
     assert outputs(answers) == [b"%d" % n for n in range(10)]
     asked: dict[bytes, set[tuple[str, str]]] = {}
     for message in server.asked("InvokeStream"):
-        ids = asked.setdefault(message.execute.input, set())
-        ids.add((message.id, message.execute.request_id))
+        for each in message.invocations:
+            ids = asked.setdefault(each.execute.input, set())
+            ids.add((each.id, each.execute.request_id))
     assert all(len(ids) == 1 for ids in asked.values())
 
 
@@ -222,6 +239,20 @@ async def test_many_streams_of_coroutines(server: Scripted) -> None:
     async with AsyncClient(server.address, patience=QUICK) as client:
         results = await asyncio.gather(run(client), run(client))
     assert [*results] == [[b"%d" % n for n in range(50)]] * 2
+
+
+def test_what_waits_goes_in_one_message_up_to_a_size() -> None:
+    pipeline = Pipeline(window=10)
+    sent: list[Any] = []
+    pipeline.connect(sent.append)
+    for size in (1, 2, 300_000):
+        pipeline.write(Invocation("hello", b"x" * size))
+    small, other, big = sent
+    assert isinstance(small, InvokeStreamRequest)
+    assert pipeline.merge(small, other)
+    assert not pipeline.merge(small, big)
+    assert [each.id for each in small.invocations] == ["1", "2"]
+    assert small.window == 10
 
 
 def test_an_empty_answer_is_no_execution() -> None:

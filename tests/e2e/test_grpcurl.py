@@ -234,10 +234,10 @@ def execute_many(grpcurl: Grpcurl, request: dict[str, Any]) -> None:
     piped = grpcurl.call(
         EXECUTIONS,
         "InvokeStream",
-        {"id": "right", "execute": request, "window": 2},
-        {"id": "wrong", "execute": wrong},
+        {"invocations": [{"id": "right", "execute": request}], "window": 2},
+        {"invocations": [{"id": "wrong", "execute": wrong}]},
     )
-    outcomes = {each["id"]: each for each in piped}
+    outcomes = {each["id"]: each for message in piped for each in message["answers"]}
     (answer,) = grpcurl.call(EXECUTIONS, "ExecuteBatch", {"requests": [request, wrong]})
     for right, refused in ((outcomes["right"], outcomes["wrong"]), answer["results"]):
         assert right["execution"]["output"] == request["input"]

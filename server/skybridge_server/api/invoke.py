@@ -6,7 +6,8 @@ Each has an outcome of its own: how it ended, or the status that a call of its o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Iterator
+from typing import TypeAlias
 
 import structlog
 from google.rpc.status_pb2 import Status
@@ -24,9 +25,12 @@ DEFAULT_WINDOW, MAX_WINDOW = 64, 256
 MAX_ID_BYTES = 128
 MAX_BATCH = 100
 MAX_BATCH_OUTPUT = 3 * MIB
+PACKED_BYTES = MIB
+"""Answers that share a message have no more; one with more has a message of its own."""
 
 Execute = Callable[[pb.ExecuteFunctionRequest], Awaitable[Execution]]
 """Executes a function, and returns its execution as it ended."""
+Outcome: TypeAlias = Execution | Status
 
 log = structlog.get_logger()
 
@@ -38,13 +42,16 @@ async def batch(request: pb.ExecuteBatchRequest, execute: Execute) -> pb.Execute
             wrong.add("requests", f"must be at most {MAX_BATCH}, are {len(request.requests)}")
     room = _Room(MAX_BATCH_OUTPUT)
 
-    async def run(each: pb.ExecuteFunctionRequest) -> pb.ExecuteBatchResult:
-        result = pb.ExecuteBatchResult()
-        await _fill(result, execute(each))
-        room.cut(result.execution)
-        return result
+    async def run(each: pb.ExecuteFunctionRequest) -> Outcome:
+        outcome = await _outcome(execute(each))
+        if isinstance(outcome, Execution):
+            room.cut(outcome)
+        return outcome
 
-    return pb.ExecuteBatchResponse(results=await asyncio.gather(*map(run, request.requests)))
+    response = pb.ExecuteBatchResponse()
+    for outcome in await asyncio.gather(*map(run, request.requests)):
+        _fill(response.results.add(), outcome)
+    return response
 
 
 class _Room:
@@ -72,26 +79,30 @@ class Pipeline:
         self._execute = execute
         self._window = 0
         self._owed = 0
-        """Messages that were read, and whose answers were not taken yet."""
-        self._room = asyncio.Event()
-        self._all_read = False
+        """How many were taken, and their answers not sent yet."""
         self._under_way: dict[str, asyncio.Task[None]] = {}
-        self._answers: asyncio.Queue[pb.InvokeStreamResponse | Exception | None] = asyncio.Queue()
-        """None: there are no more. An exception ends the call."""
+        self._outcomes: list[tuple[str, Outcome]] = []
+        """What has ended, by id, the first first."""
+        self._changed = asyncio.Event()
+        self._room = asyncio.Event()
 
     async def answers(
         self, messages: AsyncIterable[pb.InvokeStreamRequest]
     ) -> AsyncGenerator[pb.InvokeStreamResponse]:
         """Yield answers as executions end; whoever stops listening cancels what is under way."""
         reading = asyncio.create_task(self._read(messages))
+        reading.add_done_callback(lambda _: self._changed.set())
         try:
-            while (answer := await self._answers.get()) is not None:
-                if isinstance(answer, Exception):
-                    raise answer
-                yield answer
-                self._owed -= 1
-                self._room.set()
-                self._end_if_done()
+            while self._owed or not reading.done():
+                await self._changed.wait()
+                self._changed.clear()
+                outcomes, self._outcomes = self._outcomes, []
+                for response in _packed(outcomes):
+                    yield response
+                    self._owed -= len(response.answers)
+                    self._room.set()
+                if reading.done():
+                    reading.result()  # the call ends with its error
         finally:
             tasks = [reading, *self._under_way.values()]
             for task in tasks:
@@ -100,59 +111,75 @@ class Pipeline:
 
     async def _read(self, messages: AsyncIterable[pb.InvokeStreamRequest]) -> None:
         """Read while the window has room: what is not read holds back the caller."""
-        try:
-            async for message in messages:
-                self._begin(message)
+        async for message in messages:
+            self._take_window(message.window)
+            for invocation in message.invocations:
+                self._begin(invocation)
                 while self._owed >= self._window:
                     self._room.clear()
                     await self._room.wait()
-        except Exception as error:  # noqa: BLE001 - the call ends with it
-            self._answers.put_nowait(error)
-        self._all_read = True
-        self._end_if_done()
 
-    def _end_if_done(self) -> None:
-        if self._all_read and not self._owed:
-            self._answers.put_nowait(None)
+    def _take_window(self, window: int) -> None:
+        with Violations() as wrong:
+            if window < 0 or (window and self._window):
+                wrong.add("window", "must be positive, and stand in the first message only")
+        self._window = self._window or min(window or DEFAULT_WINDOW, MAX_WINDOW)
 
-    def _begin(self, message: pb.InvokeStreamRequest) -> None:
+    def _begin(self, invocation: pb.Invocation) -> None:
         self._owed += 1
         try:
-            with Violations() as wrong:
-                self._check(message, wrong)
+            self._check(invocation.id)
         except InvalidArgumentError as error:
-            refusal = pb.InvokeStreamResponse(id=message.id[:MAX_ID_BYTES], error=_status(error))
-            self._answers.put_nowait(refusal)
+            self._answer(invocation.id[:MAX_ID_BYTES], _status(error))
         else:
-            self._under_way[message.id] = asyncio.create_task(self._run(message))
-        if not self._window:
-            self._window = min(max(message.window, 0) or DEFAULT_WINDOW, MAX_WINDOW)
+            self._under_way[invocation.id] = asyncio.create_task(self._run(invocation))
 
-    def _check(self, message: pb.InvokeStreamRequest, wrong: Violations) -> None:
-        if not 1 <= len(message.id.encode()) <= MAX_ID_BYTES:
-            wrong.add("id", f"must have 1 to {MAX_ID_BYTES} bytes")
-        elif message.id in self._under_way:
-            wrong.add("id", f"'{message.id}' is under way on this call: use another")
-        if message.window < 0 or (message.window and self._window):
-            wrong.add("window", "must be positive, and stand in the first message only")
+    def _check(self, id_: str) -> None:
+        with Violations() as wrong:
+            if not 1 <= len(id_.encode()) <= MAX_ID_BYTES:
+                wrong.add("id", f"must have 1 to {MAX_ID_BYTES} bytes")
+            elif id_ in self._under_way:
+                wrong.add("id", f"'{id_}' is under way on this call: use another")
 
-    async def _run(self, message: pb.InvokeStreamRequest) -> None:
-        answer = pb.InvokeStreamResponse(id=message.id)
-        await _fill(answer, self._execute(message.execute))
-        del self._under_way[message.id]
-        self._answers.put_nowait(answer)
+    async def _run(self, invocation: pb.Invocation) -> None:
+        outcome = await _outcome(self._execute(invocation.execute))
+        del self._under_way[invocation.id]
+        self._answer(invocation.id, outcome)
+
+    def _answer(self, id_: str, outcome: Outcome) -> None:
+        self._outcomes.append((id_, outcome))
+        self._changed.set()
 
 
-async def _fill(
-    outcome: pb.InvokeStreamResponse | pb.ExecuteBatchResult, work: Awaitable[Execution]
-) -> None:
-    """Fill in how an execution ended, or why it was not executed."""
+def _packed(outcomes: Iterable[tuple[str, Outcome]]) -> Iterator[pb.InvokeStreamResponse]:
+    """Yield as few messages as hold them all."""
+    response, size = pb.InvokeStreamResponse(), 0
+    for id_, outcome in outcomes:
+        more = outcome.ByteSize()
+        if response.answers and size + more > PACKED_BYTES:
+            yield response
+            response, size = pb.InvokeStreamResponse(), 0
+        _fill(response.answers.add(id=id_), outcome)
+        size += more
+    if response.answers:
+        yield response
+
+
+def _fill(answer: pb.InvocationAnswer | pb.ExecuteBatchResult, outcome: Outcome) -> None:
+    if isinstance(outcome, Execution):
+        answer.execution.CopyFrom(outcome)
+    else:
+        answer.error.CopyFrom(outcome)
+
+
+async def _outcome(work: Awaitable[Execution]) -> Outcome:
+    """Return how an execution ended, or why it was not executed."""
     try:
-        outcome.execution.CopyFrom(await work)
+        return await work
     except BaseException as error:
         if is_lost(error):
             raise
-        outcome.error.CopyFrom(_status(error))
+        return _status(error)
 
 
 def _status(error: BaseException) -> Status:

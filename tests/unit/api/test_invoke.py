@@ -7,12 +7,24 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import pytest
-from google.rpc.code_pb2 import INTERNAL, INVALID_ARGUMENT
+from google.rpc.code_pb2 import INTERNAL
 
 from skybridge.faas.v1 import execution_service_pb2 as pb
 from skybridge.faas.v1.execution_pb2 import Execution
 from skybridge_server.api.invoke import DEFAULT_WINDOW, MAX_WINDOW, Pipeline
+from skybridge_server.errors import InvalidArgumentError
 from tests.support.waiting import PATIENCE, until
+
+
+def one(id_: str, window: int = 0, function: str = "") -> pb.InvokeStreamRequest:
+    execute = pb.ExecuteFunctionRequest(function=function)
+    return pb.InvokeStreamRequest(
+        invocations=[pb.Invocation(id=id_, execute=execute)], window=window
+    )
+
+
+async def ids(answers: AsyncGenerator[pb.InvokeStreamResponse, None]) -> list[str]:
+    return [answer.id async for response in answers for answer in response.answers]
 
 
 class Caller:
@@ -27,18 +39,19 @@ class Caller:
     async def messages(self) -> AsyncGenerator[pb.InvokeStreamRequest, None]:
         for n in range(self._count):
             self.read += 1
-            yield pb.InvokeStreamRequest(id=str(n), window=0 if n else self._window)
+            yield one(str(n), window=0 if n else self._window)
 
 
 class Executions:
     """Executions that end when they are let go."""
 
     def __init__(self) -> None:
-        self.running = 0
+        self.running = self.most = 0
         self.gate = asyncio.Event()
 
     async def execute(self, request: pb.ExecuteFunctionRequest) -> Execution:
         self.running += 1
+        self.most = max(self.most, self.running)
         try:
             await self.gate.wait()
         finally:
@@ -61,24 +74,55 @@ async def test_no_more_is_read_than_the_window(asked: int, window: int) -> None:
         await until(full, "the window to be full")
         assert caller.read == window
         executions.gate.set()
-        await first
+        seen = [answer.id for answer in (await first).answers]
         await asyncio.sleep(0)
         # What was not taken by the caller is still owed to him.
         assert caller.read == window
-        seen = {(await first).id} | {answer.id async for answer in answers}
-    assert len(seen) == caller.read == MAX_WINDOW + 100
+        seen += await ids(answers)
+    assert sorted(seen, key=int) == [str(n) for n in range(MAX_WINDOW + 100)]
 
 
-async def test_a_window_that_is_no_window_is_refused() -> None:
+async def test_one_message_may_have_more_than_the_window() -> None:
     async def messages() -> AsyncGenerator[pb.InvokeStreamRequest, None]:
-        for id_, window in (("a", -1), ("b", 0), ("c", 3)):
-            yield pb.InvokeStreamRequest(id=id_, window=window)
+        many = [pb.Invocation(id=str(n)) for n in range(10)]
+        yield pb.InvokeStreamRequest(invocations=many, window=3)
 
     executions = Executions()
+    answers = Pipeline(executions.execute).answers(messages())
+
+    async def full() -> bool:
+        return executions.running == 3
+
+    listening = asyncio.create_task(ids(answers))
+    await until(full, "the window to be full")
     executions.gate.set()
-    answers = {each.id: each async for each in Pipeline(executions.execute).answers(messages())}
-    codes = {id_: answer.error.code for id_, answer in answers.items()}
-    assert codes == {"a": INVALID_ARGUMENT, "b": 0, "c": INVALID_ARGUMENT}
+    assert sorted(await listening, key=int) == [str(n) for n in range(10)]
+    assert executions.most == 3
+
+
+async def test_what_ends_together_is_told_together_up_to_a_size() -> None:
+    async def messages() -> AsyncGenerator[pb.InvokeStreamRequest, None]:
+        for n in range(6):
+            yield one(str(n))
+
+    async def execute(_: pb.ExecuteFunctionRequest) -> Execution:
+        return Execution(output=b"x" * (400 << 10))
+
+    sizes = [len(each.answers) async for each in Pipeline(execute).answers(messages())]
+    assert sum(sizes) == 6
+    assert max(sizes) == 2
+
+
+@pytest.mark.parametrize("windows", [(-1,), (2, 3)])
+async def test_a_window_that_is_no_window_ends_the_call(windows: tuple[int, ...]) -> None:
+    async def messages() -> AsyncGenerator[pb.InvokeStreamRequest, None]:
+        for n, window in enumerate(windows):
+            yield one(str(n), window=window)
+
+    executions = Executions()
+    with pytest.raises(InvalidArgumentError, match="window: must be positive"):
+        await ids(Pipeline(executions.execute).answers(messages()))
+    assert executions.running == 0
 
 
 async def test_who_stops_listening_cancels_what_is_under_way() -> None:
@@ -104,9 +148,10 @@ async def test_a_defect_is_an_answer_and_not_the_end() -> None:
 
     async def messages() -> AsyncGenerator[pb.InvokeStreamRequest, None]:
         for id_ in ("broken", "cancelled"):
-            yield pb.InvokeStreamRequest(id=id_, execute=pb.ExecuteFunctionRequest(function=id_))
+            yield one(id_, function=id_)
 
-    answers = [each async for each in Pipeline(execute).answers(messages())]
+    responses = [each async for each in Pipeline(execute).answers(messages())]
+    answers = [answer for each in responses for answer in each.answers]
     assert {each.id for each in answers} == {"broken", "cancelled"}
     assert {each.error.code for each in answers} == {INTERNAL}
     assert not any("secret" in str(each) for each in answers)

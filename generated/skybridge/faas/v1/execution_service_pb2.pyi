@@ -227,20 +227,48 @@ Global___ExecuteFunctionResponse: _TypeAlias = ExecuteFunctionResponse  # noqa: 
 
 @_typing.final
 class InvokeStreamRequest(_message.Message):
+    """Executions to run of InvokeStream; at most 8 MiB in all."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INVOCATIONS_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    window: _builtins.int
+    """In the first message only: how many executions may be under way, or be answers
+    that were not sent yet, before the server takes no more. More than 256 means
+    256. Default: 64.
+    """
+    @_builtins.property
+    def invocations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Invocation]:
+        """What to execute: whatever is at hand, since one message of many costs less than
+        many of one.
+        """
+
+    def __init__(
+        self,
+        *,
+        invocations: _abc.Iterable[Global___Invocation] | None = ...,
+        window: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["invocations", b"invocations", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InvokeStreamRequest: _TypeAlias = InvokeStreamRequest  # noqa: Y015
+
+@_typing.final
+class Invocation(_message.Message):
     """One execution to run of InvokeStream."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
     EXECUTE_FIELD_NUMBER: _builtins.int
-    WINDOW_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Required. Tells which answer belongs to it: 1 to 128 bytes, and of none that
     is under way on this call.
-    """
-    window: _builtins.int
-    """In the first message only: how many answers may be owed before the server
-    reads no further. More than 256 means 256. Default: 64.
     """
     @_builtins.property
     def execute(self) -> Global___ExecuteFunctionRequest:
@@ -251,18 +279,43 @@ class InvokeStreamRequest(_message.Message):
         *,
         id: _builtins.str = ...,
         execute: Global___ExecuteFunctionRequest | None = ...,
-        window: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["execute", b"execute"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["execute", b"execute", "id", b"id", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execute", b"execute", "id", b"id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___InvokeStreamRequest: _TypeAlias = InvokeStreamRequest  # noqa: Y015
+Global___Invocation: _TypeAlias = Invocation  # noqa: Y015
 
 @_typing.final
 class InvokeStreamResponse(_message.Message):
+    """Answers of InvokeStream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___InvocationAnswer]:
+        """Those of the executions that have ended since, the first to end first; more
+        than one only up to 1 MiB.
+        """
+
+    def __init__(
+        self,
+        *,
+        answers: _abc.Iterable[Global___InvocationAnswer] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InvokeStreamResponse: _TypeAlias = InvokeStreamResponse  # noqa: Y015
+
+@_typing.final
+class InvocationAnswer(_message.Message):
     """One answer of InvokeStream."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -271,7 +324,7 @@ class InvokeStreamResponse(_message.Message):
     EXECUTION_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The `id` of the message that it answers."""
+    """The `id` of what it answers."""
     @_builtins.property
     def execution(self) -> _execution_pb2.Execution:
         """The execution as it ended, with output."""
@@ -295,7 +348,7 @@ class InvokeStreamResponse(_message.Message):
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 
-Global___InvokeStreamResponse: _TypeAlias = InvokeStreamResponse  # noqa: Y015
+Global___InvocationAnswer: _TypeAlias = InvocationAnswer  # noqa: Y015
 
 @_typing.final
 class ExecuteBatchRequest(_message.Message):

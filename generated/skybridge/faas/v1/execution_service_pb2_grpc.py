@@ -138,13 +138,15 @@ class ExecutionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def InvokeStream(self, request_iterator, context):
-        """Executes functions, many on one call: each message is an execution to run,
-        and its answer comes when that has ended, whatever came before it. Each runs
-        as ExecuteFunction would run it, deadline and a caller that goes away
-        included. What is wrong with one, or fails it, is its own answer alone.
-        Closing the request stream lets what is under way end. The server reads no
-        further while `window` answers are owed. The call itself ends with
-        INVALID_ARGUMENT (bytes that are no message), DEADLINE_EXCEEDED and CANCELLED.
+        """Executes functions, many on one call: each message has executions to run, and
+        each of their answers comes when that execution has ended, whatever came
+        before it. Each runs as ExecuteFunction would run it, deadline and a caller
+        that goes away included. What is wrong with one, or fails it, is its own
+        answer alone. Closing the request stream lets what is under way end. The
+        server reads no further while `window` answers are owed. The call itself ends
+        with INVALID_ARGUMENT (bytes that are no message, or a wrong `window`),
+        RESOURCE_EXHAUSTED (a message of more than 8 MiB), DEADLINE_EXCEEDED and
+        CANCELLED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -52,13 +52,15 @@ class ExecutionServiceStub:
     doing.
     """
     InvokeStream: _grpc.StreamStreamMultiCallable[_execution_service_pb2.InvokeStreamRequest, _execution_service_pb2.InvokeStreamResponse]
-    """Executes functions, many on one call: each message is an execution to run,
-    and its answer comes when that has ended, whatever came before it. Each runs
-    as ExecuteFunction would run it, deadline and a caller that goes away
-    included. What is wrong with one, or fails it, is its own answer alone.
-    Closing the request stream lets what is under way end. The server reads no
-    further while `window` answers are owed. The call itself ends with
-    INVALID_ARGUMENT (bytes that are no message), DEADLINE_EXCEEDED and CANCELLED.
+    """Executes functions, many on one call: each message has executions to run, and
+    each of their answers comes when that execution has ended, whatever came
+    before it. Each runs as ExecuteFunction would run it, deadline and a caller
+    that goes away included. What is wrong with one, or fails it, is its own
+    answer alone. Closing the request stream lets what is under way end. The
+    server reads no further while `window` answers are owed. The call itself ends
+    with INVALID_ARGUMENT (bytes that are no message, or a wrong `window`),
+    RESOURCE_EXHAUSTED (a message of more than 8 MiB), DEADLINE_EXCEEDED and
+    CANCELLED.
     """
     ExecuteBatch: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.ExecuteBatchRequest, _execution_service_pb2.ExecuteBatchResponse]
     """Executes functions at once and waits for all of them. Each runs as
@@ -136,13 +138,15 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     doing.
     """
     InvokeStream: _aio.StreamStreamMultiCallable[_execution_service_pb2.InvokeStreamRequest, _execution_service_pb2.InvokeStreamResponse]  # type: ignore[assignment]
-    """Executes functions, many on one call: each message is an execution to run,
-    and its answer comes when that has ended, whatever came before it. Each runs
-    as ExecuteFunction would run it, deadline and a caller that goes away
-    included. What is wrong with one, or fails it, is its own answer alone.
-    Closing the request stream lets what is under way end. The server reads no
-    further while `window` answers are owed. The call itself ends with
-    INVALID_ARGUMENT (bytes that are no message), DEADLINE_EXCEEDED and CANCELLED.
+    """Executes functions, many on one call: each message has executions to run, and
+    each of their answers comes when that execution has ended, whatever came
+    before it. Each runs as ExecuteFunction would run it, deadline and a caller
+    that goes away included. What is wrong with one, or fails it, is its own
+    answer alone. Closing the request stream lets what is under way end. The
+    server reads no further while `window` answers are owed. The call itself ends
+    with INVALID_ARGUMENT (bytes that are no message, or a wrong `window`),
+    RESOURCE_EXHAUSTED (a message of more than 8 MiB), DEADLINE_EXCEEDED and
+    CANCELLED.
     """
     ExecuteBatch: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.ExecuteBatchRequest, _execution_service_pb2.ExecuteBatchResponse]  # type: ignore[assignment]
     """Executes functions at once and waits for all of them. Each runs as
@@ -229,13 +233,15 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_execution_service_pb2.InvokeStreamRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_execution_service_pb2.InvokeStreamResponse], _abc.AsyncIterator[_execution_service_pb2.InvokeStreamResponse]]:
-        """Executes functions, many on one call: each message is an execution to run,
-        and its answer comes when that has ended, whatever came before it. Each runs
-        as ExecuteFunction would run it, deadline and a caller that goes away
-        included. What is wrong with one, or fails it, is its own answer alone.
-        Closing the request stream lets what is under way end. The server reads no
-        further while `window` answers are owed. The call itself ends with
-        INVALID_ARGUMENT (bytes that are no message), DEADLINE_EXCEEDED and CANCELLED.
+        """Executes functions, many on one call: each message has executions to run, and
+        each of their answers comes when that execution has ended, whatever came
+        before it. Each runs as ExecuteFunction would run it, deadline and a caller
+        that goes away included. What is wrong with one, or fails it, is its own
+        answer alone. Closing the request stream lets what is under way end. The
+        server reads no further while `window` answers are owed. The call itself ends
+        with INVALID_ARGUMENT (bytes that are no message, or a wrong `window`),
+        RESOURCE_EXHAUSTED (a message of more than 8 MiB), DEADLINE_EXCEEDED and
+        CANCELLED.
         """
 
     @_abc_1.abstractmethod
