@@ -37,7 +37,7 @@ from skybridge_server.services.alarm import Alarm
 from skybridge_server.services.clock import SYSTEM_CLOCK, Clock
 from skybridge_server.services.dead_letters import DeadLetterService
 from skybridge_server.services.delays import Delays
-from skybridge_server.services.deliveries import Deliveries
+from skybridge_server.services.deliveries import PLACES, Deliveries
 from skybridge_server.services.deployments import DeploymentService
 from skybridge_server.services.engines import Engines
 from skybridge_server.services.executions import ExecutionService
@@ -167,8 +167,10 @@ def wire(
     )
     acceptance = Acceptance(repositories, engines, slots, registry, pool, clock, delays_alarm.wake)
     recovery = Recovery(repositories, acceptance, retries, server_id)
-    webhooks = Webhooks(bounds.webhook_hosts)
-    deliveries = Deliveries(repositories, acceptance, webhooks, clock)
+    webhooks = Webhooks(bounds.webhook_hosts, PLACES)
+    deliveries = Deliveries(
+        repositories, acceptance, webhooks, clock, telemetry, deliveries_alarm.wake
+    )
     delays = Delays(repositories.waiting, recovery, registry, slots, clock)
     watching = Watching(repositories.executions, registry)
     logs = LogService(repositories, registry, watching)
@@ -280,6 +282,7 @@ async def serve(
         opened.push_async_exit(drain)
         engines.on_change(lambda: server.health.set_execution_serving(engines.ready))
         server.health.set_execution_serving(engines.ready)
+        opened.push_async_callback(services.deliveries.close)
         for timer in (services.scheduler, services.delays_alarm, services.deliveries_alarm):
             opened.push_async_callback(timer.close)  # nothing new starts while it drains
         addresses = Addresses(
@@ -300,6 +303,7 @@ async def _drain(
 ) -> None:
     """Let calls, then executions, end; both together within the grace."""
     began = asyncio.get_running_loop().time()
+    registry.hang_up()
     await server.stop(grace)
     spent = asyncio.get_running_loop().time() - began
     await registry.close(max(grace.total_seconds() - spent, 0.0), policy)

@@ -123,9 +123,10 @@ class OwnEngine:
         self.stop()
         self._end_what_it_forgot()
         _run("ip", "link", "delete", self._bridge)
-        data = str(self._folder / "data")  # stays mounted after live-restore, and after each kill
-        for _ in range(Path("/proc/self/mounts").read_text().count(f" {data} ")):
-            _run("umount", data)
+        # Its data after live-restore and each kill, networks of containers that it forgot.
+        mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+        for mounted in reversed([each for each in mounts if each.startswith(f"{self._folder}/")]):
+            _run("umount", mounted)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _end_what_it_forgot(self) -> None:

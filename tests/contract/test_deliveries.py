@@ -34,7 +34,8 @@ async def test_it_is_stored_with_the_end(store: Repositories) -> None:
     done, delivery = await ended(store)
     assert await store.executions.get(done.name) == done
     assert list(await store.deliveries.of_execution(done.name)) == [delivery]
-    assert await store.deliveries.next_time() == NOW
+    assert await store.deliveries.next_time(after=NOW - seconds(1)) == NOW
+    assert await store.deliveries.next_time(after=NOW) is None
     assert list(await store.deliveries.due(NOW, 10)) == [delivery]
 
 
@@ -50,7 +51,7 @@ async def test_what_became_of_it_is_kept(store: Repositories) -> None:
     later = replace(delivery, next_time=NOW + seconds(5), attempts=1, message="no answer")
     await store.deliveries.update(later)
     assert list(await store.deliveries.of_execution(done.name)) == [later]
-    assert await store.deliveries.next_time() == NOW + seconds(5)
+    assert await store.deliveries.next_time(after=NOW) == NOW + seconds(5)
     told = replace(
         later,
         next_time=None,
@@ -61,7 +62,7 @@ async def test_what_became_of_it_is_kept(store: Repositories) -> None:
     )
     await store.deliveries.update(told)
     assert list(await store.deliveries.of_execution(done.name)) == [told]
-    assert await store.deliveries.next_time() is None
+    assert await store.deliveries.next_time(after=NOW - seconds(1)) is None
     assert list(await store.deliveries.due(NOW + seconds(9), 10)) == []
 
 
@@ -72,4 +73,4 @@ async def test_it_goes_with_its_execution(store: Repositories) -> None:
     while await store.tidy():
         pass
     await store.deliveries.update(delivery)
-    assert await store.deliveries.next_time() is None
+    assert await store.deliveries.next_time(after=NOW - seconds(1)) is None

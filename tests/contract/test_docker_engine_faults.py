@@ -6,7 +6,7 @@ import asyncio
 import gc
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, closing
+from contextlib import aclosing, asynccontextmanager, closing, suppress
 from datetime import timedelta
 
 import pytest
@@ -24,6 +24,7 @@ from tests.support.waiting import PATIENCE
 pytestmark = pytest.mark.docker
 
 IMAGE = "skybridge-local/busybox"
+LABELS = {"skybridge.test": "faults"}
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ async def create(runtime: DockerRuntime, script: str, network: Network = Network
         command=("sh", "-c"),
         args=(script,),
         env={},
-        labels={},
+        labels=LABELS,
         working_dir="",
         resources=Resources(),
         network=network,
@@ -108,6 +109,23 @@ async def test_an_engine_that_dies_while_a_container_runs(engine: OwnEngine) -> 
         await runtime.containers.signal(container_id, "SIGKILL")
         assert (await waiting).code == 137
         await runtime.containers.remove(container_id)
+
+
+@pytest.mark.parametrize("way", ["environment", "tls_environment"])
+async def test_an_engine_that_dies_tells_nothing_more(engine: OwnEngine, way: str) -> None:
+    async with reached(getattr(engine, way)) as runtime:
+        async with aclosing(await runtime.container_ends(LABELS)) as ends:
+            container_id = await create(runtime, "true")
+            await runtime.containers.remove(container_id)
+            assert (await anext(ends)).id == container_id
+            engine.kill()
+            with suppress(RuntimeUnavailableError):  # or it just ends
+                assert [end async for end in ends] == []
+        engine.start()
+        async with aclosing(await runtime.container_ends(LABELS)) as ends:
+            container_id = await create(runtime, "true")
+            await runtime.containers.remove(container_id)
+            assert (await anext(ends)).id == container_id
 
 
 async def test_an_engine_that_hangs(engine: OwnEngine) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
@@ -29,6 +30,7 @@ from skybridge_server.runtimes.base import (
     Exit,
     Recording,
     Runtime,
+    SupportsEvents,
     SupportsUsage,
 )
 from skybridge_server.runtimes.docker_engine import DockerRuntime
@@ -270,6 +272,30 @@ async def test_closing_an_attachment_leaves_the_container_alone(bench: Bench) ->
     await attachment.close()
     records = await bench.runtime.containers.list(bench.labels)
     assert [(record.id, record.running) for record in records] == [(container_id, True)]
+
+
+# -- what an engine tells -------------------------------------------------------------------------
+
+
+async def test_ends_and_removals_are_told_whoever_has_done_it(bench: Bench) -> None:
+    runtime, containers = bench.runtime, bench.runtime.containers
+    assert isinstance(runtime, SupportsEvents)
+    stranger = replace(bench.spec(QUIET), labels={"skybridge.test": uuid.uuid4().hex})
+    async with aclosing(await runtime.container_ends(bench.labels)) as ends:
+        await containers.remove(await containers.create(stranger))
+        quick, _ = await bench.start(QUIET)
+        told = await anext(ends)
+        assert (told.id, told.removed) == (quick, False)
+        assert bench.labels.items() <= told.labels.items()
+        patient, _ = await bench.start(SLEEP)
+        for container_id in (quick, patient):
+            await containers.remove(container_id)
+        ended = [await anext(ends) for _ in range(3)]
+        assert [(each.id, each.removed) for each in ended] == [
+            (quick, True),
+            (patient, False),
+            (patient, True),
+        ]
 
 
 # -- how containers end ---------------------------------------------------------------------------

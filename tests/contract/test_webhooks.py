@@ -71,7 +71,7 @@ def test_the_signature_is_that_of_standard_webhooks() -> None:
 
 
 async def test_a_post_is_signed(receiver: Receiver) -> None:
-    await Webhooks(("127.0.0.1",)).post(receiver.url, SECRET, "id-1", NOW, b"{}")
+    await Webhooks(("127.0.0.1",), 1).post(receiver.url, SECRET, "id-1", NOW, b"{}")
     ((headers, body),) = receiver.posts
     content = b"id-1.%d.{}" % NOW.timestamp()
     digest = base64.b64encode(hmac.new(KEY, content, hashlib.sha256).digest()).decode()
@@ -86,18 +86,18 @@ async def test_another_status_is_a_failure_and_nothing_is_followed(
 ) -> None:
     receiver.status = status
     with pytest.raises(PostError, match=f"status {status}"):
-        await Webhooks(("127.0.0.1",)).post(receiver.url, SECRET, "id-1", NOW, b"{}")
+        await Webhooks(("127.0.0.1",), 1).post(receiver.url, SECRET, "id-1", NOW, b"{}")
     assert len(receiver.posts) == 1
 
 
 async def test_nobody_answers() -> None:
     with pytest.raises(PostError, match="Refused"):
-        await Webhooks(("127.0.0.1",)).post("http://127.0.0.1:1/", SECRET, "id", NOW, b"{}")
+        await Webhooks(("127.0.0.1",), 1).post("http://127.0.0.1:1/", SECRET, "id", NOW, b"{}")
 
 
 async def test_a_host_that_is_no_longer_allowed_is_not_spoken_to(receiver: Receiver) -> None:
     with pytest.raises(PostError, match="FAAS_WEBHOOK_HOSTS"):
-        await Webhooks(("*.example.test",)).post(receiver.url, SECRET, "id", NOW, b"{}")
+        await Webhooks(("*.example.test",), 1).post(receiver.url, SECRET, "id", NOW, b"{}")
     assert not receiver.posts
 
 

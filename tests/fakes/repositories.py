@@ -570,8 +570,9 @@ class FakeDeliveries:
     def __init__(self, executions: FakeExecutions) -> None:
         self._rows = executions.deliveries
 
-    async def next_time(self) -> datetime | None:
-        return min((row.next_time for row in self._rows.values() if row.next_time), default=None)
+    async def next_time(self, *, after: datetime) -> datetime | None:
+        times = (row.next_time for row in self._rows.values() if row.next_time)
+        return min((each for each in times if each > after), default=None)
 
     async def due(self, now: datetime, limit: int) -> Sequence[Delivery]:
         due = [

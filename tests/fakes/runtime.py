@@ -6,9 +6,10 @@ import asyncio
 import socket
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 
 from skybridge_server.errors import (
     ContainerGoneError,
@@ -22,6 +23,7 @@ from skybridge_server.models.executions import Usage
 from skybridge_server.models.journal import OutputStream
 from skybridge_server.runtimes.base import (
     Attachment,
+    ContainerEnd,
     ContainerRecord,
     ContainerSpec,
     ContainerState,
@@ -173,6 +175,7 @@ class FakeContainer:
     exit: Exit | None = None
     start_time: datetime | None = None
     paused: bool = False
+    on_end: Callable[[], None] = lambda: None
 
     @property
     def running(self) -> bool:
@@ -189,6 +192,7 @@ class FakeContainer:
             if self.exit is None:
                 self.exit = Exit(1, oom_killed=False)
             await self.process.end()
+            self.on_end()
             self.ended.set()
 
     def kill(self) -> None:
@@ -296,6 +300,7 @@ class FakeContainers:
     def __init__(self, gate: Gate, images: FakeImages) -> None:
         self._gate = gate
         self._images = images
+        self._listeners: set[asyncio.Queue[ContainerEnd | None]] = set()
         self.program: Program | None = says()
         self.created: list[ContainerSpec] = []
         self.signals: list[tuple[str, str]] = []
@@ -321,6 +326,7 @@ class FakeContainers:
         if container.program is None:
             raise EntryPointError("the image has no such command: no such file or directory")
         container.start_time = datetime.now(UTC)
+        container.on_end = partial(self._tell, container, removed=False)
         container.task = asyncio.create_task(container.run(container.program))
         await asyncio.sleep(0)  # a task that is cancelled before its first step runs nothing at all
 
@@ -362,6 +368,8 @@ class FakeContainers:
         if container and container.running:
             container.kill()
             await container.ended.wait()
+        if container:
+            self._tell(container, removed=True)
 
     async def list(self, labels: Mapping[str, str]) -> tuple[ContainerRecord, ...]:
         await self._gate.pass_through("list")
@@ -379,6 +387,31 @@ class FakeContainers:
     async def unpause(self, container_id: str) -> None:
         await self._gate.pass_through("unpause")
         self.get(container_id).paused = False
+
+    async def ends(self, labels: Mapping[str, str]) -> AsyncGenerator[ContainerEnd]:
+        await self._gate.pass_through("container_ends")
+        queue: asyncio.Queue[ContainerEnd | None] = asyncio.Queue()
+        self._listeners.add(queue)
+        return self._listen(queue, labels)
+
+    async def _listen(
+        self, queue: asyncio.Queue[ContainerEnd | None], labels: Mapping[str, str]
+    ) -> AsyncGenerator[ContainerEnd]:
+        try:
+            while end := await queue.get():
+                if labels.items() <= end.labels.items():
+                    yield end
+        finally:
+            self._listeners.discard(queue)
+
+    def fall_silent(self) -> None:
+        """Cut off all who listen; they may listen again."""
+        for queue in self._listeners:
+            queue.put_nowait(None)
+
+    def _tell(self, container: FakeContainer, *, removed: bool) -> None:
+        for queue in self._listeners:
+            queue.put_nowait(ContainerEnd(container.id, container.spec.labels, removed=removed))
 
     def network(self, container_id: str) -> FakeNetwork:
         container = self.get(container_id)
@@ -422,6 +455,9 @@ class FakeRuntime:
     async def usage(self, container_id: str) -> Usage:
         return self.used
 
+    async def container_ends(self, labels: Mapping[str, str]) -> AsyncGenerator[ContainerEnd]:
+        return await self._containers.ends(labels)
+
     async def connect(self, container_id: str, port: int) -> socket.socket:
         await self.gate.pass_through("connect")
         return self._containers.network(container_id).connect(port)
@@ -451,7 +487,8 @@ class Gate:
     """What every method goes through: it may be held, fail, or find the engine away.
 
     Methods are named `get_image`, `pull`, `create`, `attach`, `start`, `inspect`, `logs`, `wait`,
-    `signal`, `remove`, `list`, `check`, `connect`, `listen`, `pause` and `unpause`.
+    `signal`, `remove`, `list`, `check`, `container_ends`, `connect`, `listen`, `pause` and
+    `unpause`.
     """
 
     def __init__(self) -> None:

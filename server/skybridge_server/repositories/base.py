@@ -299,8 +299,8 @@ class DeadLetterRepository(Protocol):
 class DeliveryRepository(Protocol):
     """Deliveries, by the time at which to try them; they are deleted with their execution."""
 
-    async def next_time(self) -> datetime | None:
-        """Return the earliest time at which one is to be tried."""
+    async def next_time(self, *, after: datetime) -> datetime | None:
+        """Return the earliest time later than that at which one is to be tried."""
         ...
 
     async def due(self, now: datetime, limit: int) -> Sequence[Delivery]:

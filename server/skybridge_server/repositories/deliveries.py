@@ -26,9 +26,13 @@ class SqliteDeliveries:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def next_time(self) -> datetime | None:
+    async def next_time(self, *, after: datetime) -> datetime | None:
+        query = Row.select(fn.MIN(Row.next_time)).where(
+            PENDING & (Row.next_time > from_time(after))
+        )
+
         def job(db: SqliteDatabase) -> datetime | None:
-            return optional(to_time, Row.select(fn.MIN(Row.next_time)).where(PENDING).scalar(db))
+            return optional(to_time, query.scalar(db))
 
         return await self._database.read(job)
 

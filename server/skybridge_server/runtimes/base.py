@@ -9,7 +9,7 @@ no container is left that nobody knows.
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum, auto
@@ -163,6 +163,16 @@ class ContainerRecord:
     running: bool
 
 
+@dataclass(frozen=True, slots=True)
+class ContainerEnd:
+    """Something that happened to a container: it ended, or was removed."""
+
+    id: str
+    labels: Mapping[str, str]
+    """Those of the container; an engine may add others."""
+    removed: bool
+
+
 class Recording(Protocol):
     """What a container has written, as its engine keeps it."""
 
@@ -306,6 +316,19 @@ class SupportsUsage(Protocol):
         """Return what a container has used so far; unknown values are None. Never raises.
 
         Cheap enough to be asked right after the last output, before the engine tidies up.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsEvents(Protocol):
+    """A runtime that tells what happens to containers, whoever has done it."""
+
+    async def container_ends(self, labels: Mapping[str, str]) -> AsyncGenerator[ContainerEnd]:
+        """Return the ends of containers that have all these labels, from now on; close it.
+
+        It ends, or raises RuntimeUnavailableError, when the connection does: what happens until
+        the next one is told to nobody.
         """
         ...
 

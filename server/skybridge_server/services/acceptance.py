@@ -126,7 +126,8 @@ class Acceptance:
         FailedPreconditionError: its runtime is gone.
         """
         self._engines.get(revision.spec.runtime)
-        if execution.state is ExecutionState.QUEUED:
+        state, warm = execution.state, revision.spec.contract.kind.warm
+        if state is ExecutionState.QUEUED or (warm and state is ExecutionState.STARTING):
             ticket = self._enter(execution.function_uid, revision, always=True)
         else:
             ticket = self._slots.resume(execution.function_uid, revision.spec.scaling)

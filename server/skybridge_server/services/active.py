@@ -65,6 +65,10 @@ class ActiveExecution:
     attachment: Attachment | None = None
     attached: Bell = field(default_factory=Bell)
     stdin: Stdin = field(default_factory=Stdin)
+    ended_container_id: str = ""
+    """Its container, once the engine has told that it ended."""
+    container_end: Bell = field(default_factory=Bell)
+    """Rings when the engine does."""
     _exited: bool = False
     _callers: int = 0
     _grace: asyncio.TimerHandle | None = None
@@ -95,6 +99,12 @@ class ActiveExecution:
     def ending(self) -> bool:
         """Whether its process has ended, and its end is about to be stored."""
         return self._exited
+
+    def container_ended(self, container_id: str) -> None:
+        """Hear from the engine that a container has ended, perhaps one it no longer has."""
+        if container_id == self.container_id:
+            self.ended_container_id = container_id
+            self.container_end.ring()
 
     def exited(self) -> None:
         """Note that the process has ended: from now on nothing can stop it any more."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -27,6 +27,7 @@ from skybridge_server.repositories.base import Repositories
 from skybridge_server.services.acceptance import Acceptance
 from skybridge_server.services.clock import Clock
 from skybridge_server.services.requests import ExecutionRequest, RequestKey
+from skybridge_server.services.telemetry import Telemetry
 from skybridge_server.services.webhooks import PostError, Webhooks
 
 METHOD = "Deliver"
@@ -36,7 +37,8 @@ DEPTH_LABEL = "skybridge.depth"
 MAX_DEPTH = 8
 """Functions that may call each other one after the other, so that no circle goes on for ever."""
 
-BATCH = 32
+PLACES = 32
+"""Deliveries that are tried at once."""
 FIRST_PAUSE = timedelta(seconds=1)
 LONGEST_PAUSE = timedelta(minutes=10)
 MAX_AGE = timedelta(hours=24)
@@ -53,13 +55,30 @@ class Deliveries:
     """All deliveries of one server."""
 
     def __init__(
-        self, repositories: Repositories, acceptance: Acceptance, webhooks: Webhooks, clock: Clock
+        self,
+        repositories: Repositories,
+        acceptance: Acceptance,
+        webhooks: Webhooks,
+        clock: Clock,
+        telemetry: Telemetry,
+        on_free: Callable[[], None],
     ) -> None:
+        """`on_free`: called when one was tried, and another may begin."""
         self._deliveries = repositories.deliveries
         self._executions = repositories.executions
         self._acceptance = acceptance
         self._webhooks = webhooks
         self._clock = clock
+        self._telemetry = telemetry
+        self._on_free = on_free
+        self._trying: dict[str, asyncio.Task[None]] = {}
+        """By uid, those that are being tried."""
+
+    async def close(self) -> None:
+        """Stop trying; what was not noted is tried again at the next start."""
+        for task in self._trying.values():
+            task.cancel()
+        await asyncio.gather(*self._trying.values(), return_exceptions=True)
 
     async def of_execution(self, execution: Execution) -> Sequence[Delivery]:
         """Return what became of telling of the end of an execution."""
@@ -68,12 +87,26 @@ class Deliveries:
         return await self._deliveries.of_execution(execution.name)
 
     async def run_due(self) -> datetime | None:
-        """Try all that are due; return when to do so again. StorageError."""
-        while due := await self._deliveries.due(self._clock.now(), BATCH):
-            done = await asyncio.gather(*map(self._try, due), return_exceptions=True)
-            for error in filter(None, done):
-                raise error
-        return await self._deliveries.next_time()
+        """Begin with those that are due, as far as there are places; return when others are.
+
+        Each has a place of its own: one that takes long holds up no other. StorageError.
+        """
+        now = self._clock.now()
+        due = await self._deliveries.due(now, PLACES + len(self._trying))
+        waiting = [each for each in due if each.uid not in self._trying]
+        for delivery in waiting[: PLACES - len(self._trying)]:
+            self._trying[delivery.uid] = asyncio.create_task(self._try_in_place(delivery))
+        return await self._deliveries.next_time(after=now)
+
+    async def _try_in_place(self, delivery: Delivery) -> None:
+        try:
+            await self._try(delivery)
+        except StorageError as error:
+            log.warning("deliveries wait for the store", detail=error.message)
+            await asyncio.sleep(FIRST_PAUSE.total_seconds())
+        finally:
+            del self._trying[delivery.uid]
+            self._on_free()
 
     async def _try(self, delivery: Delivery) -> None:
         try:
@@ -96,6 +129,7 @@ class Deliveries:
                 "delivery given up", execution=str(delivery.execution), detail=changed.message
             )
         await self._deliveries.update(replace(changed, attempts=delivery.attempts + 1))
+        self._telemetry.delivery_tried(changed)
 
     def _postponed(self, delivery: Delivery, why: str) -> Delivery:
         """Return a delivery that is tried again, unless it is too late for that."""

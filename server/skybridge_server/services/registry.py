@@ -20,7 +20,7 @@ from skybridge_server.services.active import ActiveExecution
 from skybridge_server.services.engines import Engines
 from skybridge_server.services.launches import Launches
 from skybridge_server.services.pool.warm_runner import WarmRunner
-from skybridge_server.services.retries import Retries
+from skybridge_server.services.retries import Retries, is_dead_letter
 from skybridge_server.services.runner import Runner
 from skybridge_server.services.supervisor import KILL_PATIENCE
 from skybridge_server.services.telemetry import Telemetry
@@ -57,9 +57,10 @@ class Registry:
         self._on_delivery = on_delivery
         self._active: dict[ExecutionName, ActiveExecution] = {}
         self._tasks: dict[ExecutionName, asyncio.Task[None]] = {}
-        self._owned: set[str] = set()
+        self._owned: dict[str, ExecutionName] = {}
         self._listeners: set[Launches] = set()
         self._arrivals: defaultdict[ExecutionName, set[asyncio.Event]] = defaultdict(set)
+        self._hanging_up = False
         self._closing = False
 
     def __iter__(self) -> Iterator[ActiveExecution]:
@@ -73,6 +74,13 @@ class Registry:
     def owns(self, execution: str) -> bool:
         """Tell whether the container of an execution, by its name, may still be needed."""
         return execution in self._owned
+
+    def container_ended(self, execution: str, container_id: str) -> None:
+        """Hear from an engine that the container of an execution, by its name, has ended."""
+        name = self._owned.get(execution)
+        active = None if name is None else self._active.get(name)
+        if active is not None:
+            active.container_ended(container_id)
 
     @contextmanager
     def launches(self, function: FunctionName) -> Iterator[Launches]:
@@ -123,10 +131,12 @@ class Registry:
             return
         warm = active.revision.spec.contract.kind.warm
         kind = WarmRunner if warm else Runner
+        if self._hanging_up:
+            active.disconnect_grace = None
         runner = kind(active, self._engines, self._executions, self._retries, self.server_id)
         self._active[active.name] = active
         if not warm:
-            self._owned.add(str(active.name))
+            self._owned[str(active.name)] = active.name
         self._tasks[active.name] = asyncio.create_task(self._run(active, runner, after))
         for listener in self._listeners:
             listener.add(active)
@@ -154,18 +164,27 @@ class Registry:
             finally:
                 if self._tasks[active.name] is asyncio.current_task():  # else the next attempt's
                     del self._tasks[active.name]
-                    self._owned.discard(str(active.name))
+                    self._owned.pop(str(active.name), None)
 
     def _note_end(self, active: ActiveExecution) -> None:
         execution = active.journal.execution
         if not execution.state.final:
+            self._telemetry.retried(execution)
             self._on_delay()
             return
         self._telemetry.ended(execution)
+        if is_dead_letter(execution, active.revision.spec):
+            self._telemetry.died(execution)
         if active.revision.spec.destinations != NO_DESTINATIONS:
             self._on_delivery()
 
     # -- stopping -------------------------------------------------------------------------------
+
+    def hang_up(self) -> None:
+        """Let executions outlive their callers: from now on it is the server that leaves them."""
+        self._hanging_up = True
+        for active in self._active.values():
+            active.disconnect_grace = None
 
     async def close(self, grace: float, policy: ShutdownPolicy = ShutdownPolicy.CANCEL) -> None:
         """Let running executions end within `grace` seconds, then stop them or hand them over.

@@ -66,7 +66,7 @@ class Retries:
         if ended.failure.reason in WANTED:
             return NOTHING
         return Aftermath(
-            dead_letter=spec.retry_policy.dead_letters,
+            dead_letter=is_dead_letter(ended, spec),
             delivery=self._delivery(ended, spec.destinations.on_failure),
         )
 
@@ -75,6 +75,12 @@ class Retries:
             return None
         now = self._clock.now()
         return Delivery(new_id(), ended.name, destination, create_time=now, next_time=now)
+
+
+def is_dead_letter(ended: Execution, spec: FunctionSpec) -> bool:
+    """Tell whether an execution that failed for good is kept until somebody deals with it."""
+    failed = ended.failure is not None and ended.failure.reason not in WANTED
+    return failed and ended.background and spec.retry_policy.dead_letters
 
 
 def backoff(ended: Execution, policy: RetryPolicy) -> timedelta | None:

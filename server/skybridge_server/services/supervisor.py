@@ -11,6 +11,7 @@ from typing import Protocol
 from skybridge_server.errors import (
     ContainerGoneError,
     OutputLostError,
+    RuntimeUnavailableError,
     SkybridgeError,
     StorageError,
 )
@@ -27,6 +28,8 @@ KILL_PATIENCE = 10.0
 FIRST_USAGE_PAUSE = 0.02
 USAGE_INTERVAL = 0.5
 KILLED = 128 + 9
+SILENCE_PATIENCE = 10.0
+"""Seconds without output after the end of a container, until its connection is held for broken."""
 REMOVAL_PATIENCE = 0.25
 """Seconds between a kill and the removal of its container, when both come from outside."""
 
@@ -60,9 +63,12 @@ class Supervisor:
         observer = asyncio.create_task(self._observe_usage())  # first: some end at once
         watching = asyncio.create_task(self._watch(output))
         stopper = asyncio.create_task(self._terminate_when_told())
-        tasks = [observer, watching, stopper]
+        doubter = asyncio.create_task(self._doubt_silence())
+        tasks = [observer, watching, stopper, doubter]
         try:
-            await asyncio.wait({watching, stopper}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({watching, stopper, doubter}, return_when=asyncio.FIRST_COMPLETED)
+            if doubter.done() and not watching.done():
+                doubter.result()
             await asyncio.wait({watching}, timeout=KILL_PATIENCE)
             return watching.result() if watching.done() else outcome.of_unkillable()
         finally:
@@ -86,6 +92,22 @@ class Supervisor:
             return outcome.of_lost_output(error, GapReason.STORAGE_UNAVAILABLE)
         self._active.exited()
         return await self._judge(ended)
+
+    async def _doubt_silence(self) -> None:
+        """Raise RuntimeUnavailableError if the engine tells of its end, and its output does not.
+
+        A connection may break without a sign; the engine's log still has what it did not bring.
+        """
+        active, seen = self._active, None
+        while active.ended_container_id != active.container_id:
+            await active.container_end.wait()
+        while (now := self._written()) != seen:
+            seen = now
+            await asyncio.sleep(SILENCE_PATIENCE)
+        raise RuntimeUnavailableError("its container has ended, and its output has not")
+
+    def _written(self) -> tuple[int, ...]:
+        return tuple(map(self._active.journal.written, OutputStream))
 
     async def _judge(self, ended: Exit) -> Outcome:
         journal = self._active.journal

@@ -1,26 +1,34 @@
-"""Removes containers of ours that nobody knows any more."""
+"""Removes containers of ours that nobody knows any more, and notices those that ended unseen."""
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 
 import structlog
 
 from skybridge_server.errors import SkybridgeError
-from skybridge_server.runtimes.base import ContainerRecord, Containers
+from skybridge_server.runtimes.base import (
+    ContainerEnd,
+    ContainerRecord,
+    Containers,
+    SupportsEvents,
+)
 from skybridge_server.services import labels
 from skybridge_server.services.engines import Engines
 from skybridge_server.services.pool.pool import Pool
 from skybridge_server.services.registry import Registry
 
 INTERVAL = 60.0
-"""Seconds between two sweeps; an engine that comes back is swept at once."""
+"""Seconds between two sweeps; what an engine tells, and its return, have it swept at once."""
+LISTEN_PAUSE = 1.0
+"""Seconds until an engine is listened to again after it fell silent."""
 
 log = structlog.get_logger(__name__)
 
 
 class Sweeper:
-    """Goes over the engines now and then."""
+    """Goes over the engines now and then, and listens to them."""
 
     def __init__(self, registry: Registry, pool: Pool, engines: Engines, server_id: str) -> None:
         self._registry = registry
@@ -28,18 +36,20 @@ class Sweeper:
         self._engines = engines
         self._server_id = server_id
         self._due = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self) -> None:
         """Sweep now, and on until closed."""
         self._engines.on_change(self._due.set)
-        self._task = asyncio.create_task(self._sweep_for_ever())
+        names = [status.name for status in self._engines.status()]
+        work = [self._sweep_for_ever(), *map(self._listen_for_ever, names)]
+        self._tasks = [asyncio.create_task(each) for each in work]
 
     async def close(self) -> None:
         """Stop sweeping."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def sweep(self) -> int:
         """Remove our containers whose execution or instance has ended; return how many."""
@@ -69,10 +79,40 @@ class Sweeper:
         unknown = [record for record in records if not self._known(record)]
         return sum([await _remove(containers, record) for record in unknown])
 
-    def _known(self, record: ContainerRecord) -> bool:
-        execution = record.labels.get(labels.EXECUTION, "")
-        instance = record.labels.get(labels.INSTANCE, "")
+    def _known(self, container: ContainerRecord | ContainerEnd) -> bool:
+        execution = container.labels.get(labels.EXECUTION, "")
+        instance = container.labels.get(labels.INSTANCE, "")
         return self._registry.owns(execution) or self._pool.owns(instance)
+
+    # -- listening ------------------------------------------------------------------------------
+
+    async def _listen_for_ever(self, name: str) -> None:
+        runtime = self._engines.get(name)
+        if not isinstance(runtime, SupportsEvents):
+            return
+        while True:
+            await self._engines.until_ready(name)
+            try:
+                await self._listen(runtime)
+            except SkybridgeError as error:
+                log.info("engine is not heard", runtime=name, detail=error.message)
+            except Exception:
+                log.exception("listening broke", runtime=name)
+            await asyncio.sleep(LISTEN_PAUSE)
+
+    async def _listen(self, runtime: SupportsEvents) -> None:
+        async with aclosing(
+            await runtime.container_ends(labels.of_server(self._server_id))
+        ) as ends:
+            self._due.set()  # what happened until now was told to nobody
+            async for end in ends:
+                self._hear(end)
+
+    def _hear(self, end: ContainerEnd) -> None:
+        execution = end.labels.get(labels.EXECUTION, "")
+        self._registry.container_ended(execution, end.id)
+        if not end.removed and not self._known(end):
+            self._due.set()
 
 
 async def _remove(containers: Containers, record: ContainerRecord) -> bool:

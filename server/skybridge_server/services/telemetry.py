@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
+from skybridge_server.models.destinations import Delivery, DeliveryState
 from skybridge_server.models.executions import Execution
 from skybridge_server.models.instances import InstanceState
 from skybridge_server.services.pool.pool import Pool
@@ -16,6 +17,11 @@ from skybridge_server.services.slots import Slots
 
 PHASES = ("queue", "start", "init", "run", "total")
 _BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
+_OUTCOMES = {
+    DeliveryState.DELIVERED: "delivered",
+    DeliveryState.PENDING: "postponed",
+    DeliveryState.FAILED: "failed",
+}
 
 
 class Telemetry:
@@ -38,6 +44,25 @@ class Telemetry:
             "skybridge_warmstarts",
             "Executions that ran on an instance that was there.",
             ["function"],
+            registry=registry,
+        )
+        self._retries = Counter(
+            "skybridge_retries",
+            "Attempts that failed, and after which there is another.",
+            ["function"],
+            registry=registry,
+        )
+        self._dead_letters = Counter(
+            "skybridge_dead_letters",
+            "Executions that failed for good and became dead letters.",
+            ["function"],
+            registry=registry,
+        )
+        self._deliveries = Counter(
+            "skybridge_deliveries",
+            "Attempts to tell a destination, by kind (function, webhook) and outcome: delivered,"
+            " postponed, or failed for good.",
+            ["kind", "outcome"],
             registry=registry,
         )
         self._phases = Histogram(
@@ -82,6 +107,19 @@ class Telemetry:
             length = getattr(timings, phase)
             if length is not None:
                 durations.observe(length.total_seconds())
+
+    def retried(self, execution: Execution) -> None:
+        """Count an attempt that is followed by another."""
+        self._retries.labels(str(execution.function)).inc()
+
+    def died(self, execution: Execution) -> None:
+        """Count an execution that became a dead letter."""
+        self._dead_letters.labels(str(execution.function)).inc()
+
+    def delivery_tried(self, delivery: Delivery) -> None:
+        """Count an attempt to tell a destination, which is now as given."""
+        kind = "function" if delivery.destination.function else "webhook"
+        self._deliveries.labels(kind, _OUTCOMES[delivery.state]).inc()
 
 
 def _count(pool: Pool, state: InstanceState) -> float:

@@ -18,7 +18,6 @@ from datetime import datetime
 from fnmatch import fnmatchcase
 from urllib.parse import SplitResult, urlsplit
 
-THREADS = 8
 TIMEOUT = 10.0
 """Seconds for each step of a post: to connect, to write, to read."""
 ANSWER_BYTES = 4096
@@ -33,9 +32,10 @@ class PostError(Exception):
 class Webhooks:
     """A few threads that post."""
 
-    def __init__(self, allowed_hosts: tuple[str, ...]) -> None:
+    def __init__(self, allowed_hosts: tuple[str, ...], at_once: int) -> None:
+        """`at_once`: how many posts may be under way; more wait."""
         self._allowed_hosts = allowed_hosts
-        self._threads = ThreadPoolExecutor(THREADS, "webhook")
+        self._threads = ThreadPoolExecutor(at_once, "webhook")
 
     async def post(self, url: str, secret: str, uid: str, now: datetime, body: bytes) -> None:
         """Post JSON. PostError."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -16,7 +17,7 @@ from skybridge_server.models.journal import OutputStream
 from skybridge_server.models.names import ExecutionName
 from skybridge_server.models.shutdown import ShutdownPolicy
 from skybridge_server.services import labels, recovery
-from tests.fakes.runtime import FakeProcess, says, sleep
+from tests.fakes.runtime import FakeAttachment, FakeProcess, says, sleep
 from tests.unit.services.world import SERVER_ID, World, gaps_of, minutes, output_of, settle, until
 
 S = ExecutionState
@@ -464,6 +465,50 @@ async def test_sweeps_come_every_minute_and_when_the_engine_is_back(world: World
     await world.services.sweeper.close()
 
 
+async def test_what_the_engine_tells_of_is_swept_at_once(world: World) -> None:
+    await world.deployed(program=says())
+    await world.services.sweeper.open()
+    for _ in range(2):
+        await asyncio.sleep(2)
+        world.runtime.containers.program = sleep
+        orphaned = await leave_container(world, **orphan())
+        await world.runtime.containers.start(orphaned)
+        await world.runtime.containers.signal(orphaned, "SIGKILL")
+        await asyncio.sleep(0.1)
+        assert orphaned not in world.runtime.containers.present
+        world.runtime.containers.fall_silent()  # and is listened to again
+    await world.services.sweeper.close()
+
+
+async def test_what_was_missed_while_the_engine_was_not_heard_is_swept(world: World) -> None:
+    await world.deployed(program=says())
+    world.runtime.gate.failures["container_ends"] = RuntimeUnavailableError("busy")
+    await world.services.sweeper.open()
+    await asyncio.sleep(5)
+    await leave_container(world, **orphan())
+    world.runtime.gate.failures.clear()
+    await asyncio.sleep(2)
+    assert not world.runtime.containers.present
+    await world.services.sweeper.close()
+
+
+async def test_a_connection_that_breaks_without_a_sign_is_noticed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silence(_attachment: FakeAttachment) -> AsyncIterator[tuple[OutputStream, bytes]]:
+        await asyncio.Event().wait()
+        yield OutputStream.STDOUT, b""
+
+    monkeypatch.setattr(FakeAttachment, "output", silence)
+    await world.services.sweeper.open()
+    await asyncio.sleep(1)
+    await world.deployed(program=says(b"all of it"))
+    execution = await world.run()
+    assert execution.state is S.SUCCEEDED
+    assert output_of(world.journal(execution.name)) == b"all of it"
+    await world.services.sweeper.close()
+
+
 async def test_a_sweep_that_breaks_is_not_the_last(
     world: World, logged: list[dict[str, object]]
 ) -> None:
@@ -510,6 +555,23 @@ async def test_what_runs_longer_is_handed_over(world: World) -> None:
     story.go_on.set()
     assert (await new.ended(name)).state is S.SUCCEEDED
     check_told(new, name)
+    await new.engines.close()
+
+
+async def test_a_server_that_hangs_up_does_not_blame_the_caller(world: World) -> None:
+    story = Story()
+    await world.deployed(program=story)
+    calling = asyncio.create_task(world.execute())
+    await until(lambda: bool([*world.services.registry]))
+    name = next(iter(world.services.registry)).name
+    await world.reaches(name, S.RUNNING)
+    world.services.registry.hang_up()
+    calling.cancel()
+    await asyncio.gather(calling, return_exceptions=True)
+    await world.services.registry.close(1, ShutdownPolicy.HANDOVER)
+    new = await restart(world)
+    story.go_on.set()
+    assert (await new.ended(name)).state is S.SUCCEEDED
     await new.engines.close()
 
 

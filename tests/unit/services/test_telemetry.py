@@ -10,12 +10,10 @@ from skybridge_server.errors import NotFoundError
 from skybridge_server.models.executions import ExecutionState, FailureReason
 from skybridge_server.models.functions import ContractKind, Scaling
 from skybridge_server.models.names import FunctionName
+from skybridge_server.models.retries import RetryPolicy
 from tests.fakes.runtime import says, sleep
-from tests.unit.services.world import HELLO, World, settle
-
-
-def sample(world: World, name: str, **labels: str) -> float | None:
-    return world.metrics.get_sample_value(f"skybridge_{name}", labels)
+from tests.unit.services.test_retries import run_all
+from tests.unit.services.world import HELLO, World, sample, settle
 
 
 async def test_executions_are_counted_by_how_they_end(world: World) -> None:
@@ -42,6 +40,18 @@ async def test_executions_are_counted_by_how_they_end(world: World) -> None:
     for phase, times in (("queue", 4), ("start", 3), ("run", 3), ("total", 4)):
         name = "execution_phase_duration_seconds_count"
         assert sample(world, name, function=function, phase=phase) == times
+
+
+async def test_retries_and_dead_letters_are_counted(world: World) -> None:
+    policy = RetryPolicy(max_attempts=3, dead_letters=True)
+    await world.deployed(program=says(code=9), retry_policy=policy)
+    await run_all(world, await world.start())
+    world.runtime.containers.program = says()
+    await world.run()
+    await world.idle()
+    function = str(HELLO)
+    assert sample(world, "retries_total", function=function) == 2
+    assert sample(world, "dead_letters_total", function=function) == 1
 
 
 async def test_load(world: World) -> None:

@@ -133,13 +133,18 @@ class World:
         held = [each for each in gc.get_objects() if isinstance(each, Journal)]
         return [each for each in held if each._repository is self.repositories.executions]
 
-    async def restart(self) -> World:
+    async def restart(self, launcher: Launcher | None = None) -> World:
         """Return a new process over the same store and engine; the old one just dies."""
         for task in self.services.registry._tasks.values():
             task.cancel()
         for active in [*self.services.registry]:
             active.container_id = ""  # who dies removes nothing
-        return await _open(self.repositories, self.runtime, LIMITS, self.disk)
+        return await _open(self.repositories, self.runtime, LIMITS, self.disk, launcher)
+
+
+def sample(world: World, name: str, **labels: str) -> float | None:
+    """Return what Prometheus is told; None: nothing was counted yet."""
+    return world.metrics.get_sample_value(f"skybridge_{name}", labels)
 
 
 def key(method: str = "StartExecution", request_id: str = "1", asked: str = "") -> RequestKey:

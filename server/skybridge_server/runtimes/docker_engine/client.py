@@ -61,7 +61,8 @@ class EngineClient:
         self._engine: Engine | None = None
         self._connecting = threading.Lock()
         self._short = ThreadPoolExecutor(SHORT_THREADS, "docker-call")
-        self._long = ThreadPoolExecutor(max_waits, "docker-wait")
+        # One more, as one waits for events all the time.
+        self._long = ThreadPoolExecutor(max_waits + 1, "docker-wait")
 
     @property
     def current(self) -> Engine | None:
@@ -151,7 +152,7 @@ class EngineClient:
         return Engine(
             short=short,
             # Waits keep their connections without a thread, pulls with one.
-            long=_client(address, max_pool_size=2 * self._max_waits),
+            long=_client(address, max_pool_size=2 * self._max_waits + 1),
             probe=_client(address, timeout=PROBE_SECONDS),
             version=version,
             info=short.info(),

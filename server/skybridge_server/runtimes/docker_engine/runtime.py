@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from types import MappingProxyType
 
 from skybridge_server.errors import RuntimeUnavailableError
 from skybridge_server.models.executions import Usage
 from skybridge_server.models.functions import Network
 from skybridge_server.models.ports import PortAccess
-from skybridge_server.runtimes.base import Credentials, EngineInfo, Listener
+from skybridge_server.runtimes.base import ContainerEnd, Credentials, EngineInfo, Listener
 from skybridge_server.runtimes.docker_engine.cgroups import read_usage
 from skybridge_server.runtimes.docker_engine.client import (
     NEGOTIATION_SECONDS,
@@ -21,6 +21,7 @@ from skybridge_server.runtimes.docker_engine.client import (
 )
 from skybridge_server.runtimes.docker_engine.containers import DockerContainers
 from skybridge_server.runtimes.docker_engine.errors import of_engine, translating
+from skybridge_server.runtimes.docker_engine.events import container_ends
 from skybridge_server.runtimes.docker_engine.images import DockerImages
 from skybridge_server.runtimes.docker_engine.info import to_engine_info
 from skybridge_server.runtimes.docker_engine.port_opener import PortOpener
@@ -94,6 +95,9 @@ class DockerRuntime:
         if engine is None or not engine.local:
             return Usage()
         return read_usage(engine.info, container_id)
+
+    async def container_ends(self, labels: Mapping[str, str]) -> AsyncGenerator[ContainerEnd]:
+        return await container_ends(self._engine, labels)
 
     async def connect(self, container_id: str, port: int) -> socket.socket:
         return await self._containers.ports(container_id).connect(port)

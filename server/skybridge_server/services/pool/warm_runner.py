@@ -48,7 +48,8 @@ DEFERRED_SECONDS = 0.02
 DEATH_PATIENCE = 2.0
 """Seconds in which the engine tells how an instance ended that closed its connection."""
 
-
+_NOT_CALLED = {ExecutionState.QUEUED, ExecutionState.STARTING}
+"""RUNNING is stored before an instance hears of an execution."""
 NO_USAGE = Usage()
 """What an execution on a kept instance uses cannot be told from what others do."""
 
@@ -70,7 +71,7 @@ class WarmRunner(Runner):
 
     async def _run_phases(self) -> Outcome:
         active = self._active
-        if active.left_behind and active.journal.started:
+        if active.left_behind and active.journal.state not in _NOT_CALLED:
             return self._lost("its instance is gone")
         if not active.ticket.turn.is_set():
             await self._wait_for_seat()
@@ -103,8 +104,9 @@ class WarmRunner(Runner):
         if active.ticket.turn.is_set():
             await active.ticket.acquire()
             return
-        lease = taken(active, self._server_id)
-        active.journal.change_state(ExecutionState.STARTING, timings=self._timings, lease=lease)
+        if not active.journal.started:
+            lease = taken(active, self._server_id)
+            active.journal.change_state(ExecutionState.STARTING, timings=self._timings, lease=lease)
         # The start has a limit of its own; this one holds if the instance went to another.
         await self._within(active.ticket.acquire(), limits.start + limits.queue, late)
         self._cold = True

@@ -498,6 +498,26 @@ async def test_what_ran_when_the_server_died_is_lost(
     await after.engines.close()
 
 
+async def test_what_waited_for_its_instance_when_the_server_died_goes_on(
+    world: World, launcher: TalkingLauncher
+) -> None:
+    await deployed(world, warm=False)
+    launcher.may_start.clear()
+    name = await world.start(input=b"mine")
+    await world.reaches(name, S.STARTING)
+    await until(lambda: world.repositories.executions.rows[name].state is S.STARTING)
+    after = await world.restart(TalkingLauncher())
+    await after.services.recovery.run()
+    execution = await after.ended(name)
+    assert execution.state is S.SUCCEEDED
+    assert states_of(after, execution) == [S.QUEUED, S.STARTING, S.RUNNING]
+    assert output_of(after.journal(name)) == b"mine"
+    launcher.may_start.set()
+    await after.services.registry.close(0)
+    await after.services.instances.close()
+    await after.engines.close()
+
+
 # --- what callers may ask -----------------------------------------------------------------------
 
 
