@@ -115,9 +115,11 @@ class Audit:
                 findings.wrong.append(f"{name} failed, and wrote {execution.output!r}")
         elif execution.output != whole:
             findings.wrong.append(f"{name} wrote {execution.output!r}, not {whole!r}")
-        answer = self._ledger.answers.get(name)
-        if answer is not None and answer != whole:
-            findings.wrong.append(f"{name}: its caller got {answer!r}")
+        if self._ledger.streamed.get(name, whole) != whole:
+            findings.wrong.append(f"{name}: its caller saw {self._ledger.streamed[name]!r}")
+        told = self._ledger.ends.get(name, execution)
+        if _end(told) != _end(execution):
+            findings.duplicated.append(f"{name} is {_end(execution)}, and was {_end(told)}")
 
     def _look_for_leaks(self) -> None:
         try:
@@ -126,11 +128,20 @@ class Audit:
             self._findings.leaked += [str(each.name) for each in self._server.containers()]
 
 
+def _end(execution: Execution) -> tuple[str, str, int]:
+    """Return what a caller relies on, once told."""
+    return _word(execution), _reason(execution), execution.last_sequence
+
+
 def _word(execution: Execution) -> str:
     return ExecutionState.Name(execution.state).removeprefix("EXECUTION_STATE_")
 
 
 def _cause(execution: Execution) -> str:
     """Return why it failed; where nobody can know what became of it, in whole."""
-    reason = FailureReason.Name(execution.failure.reason).removeprefix("FAILURE_REASON_")
+    reason = _reason(execution)
     return f"{reason}: {execution.failure.message}" if reason in UNKNOWN_ENDS else reason
+
+
+def _reason(execution: Execution) -> str:
+    return FailureReason.Name(execution.failure.reason).removeprefix("FAILURE_REASON_")

@@ -12,11 +12,13 @@ from typing import TypeVar
 from skybridge_client import (
     AlreadyExistsError,
     AsyncClient,
+    Execution,
     InvalidArgumentError,
     NotFoundError,
     SkybridgeError,
 )
-from tests.support.functions import QUEUED, deploy
+from skybridge_client.specs import FunctionFields
+from tests.support.functions import QUEUED, deploy, deploy_python
 
 T = TypeVar("T")
 
@@ -36,8 +38,50 @@ TALK = (
 STEADY = TALK
 MOODY = f'[ "$SKYBRIDGE_ATTEMPT" = 1 ] && exit 9; {TALK}'
 """It fails at first, and is tried again whatever happens to it."""
-CAUSES = ("exit_code", "signal", "container_removed", "lost", "runtime_unavailable")
 TIMED = f"token=timed; {TALK.partition('; ')[2]}"
+WARM = f"""
+import http.server, os, time
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        token = self.rfile.read(int(self.headers["content-length"])).decode().strip()
+        self.send_response(200)
+        self.send_header("transfer-encoding", "chunked")
+        self.end_headers()
+        for number in range(1, {LINES} + 1):
+            self.chunk(f"{{token}} {{number}}\\n".encode())
+            time.sleep(float(os.environ["PAUSE"]))
+        self.chunk(f"{{token}} end".encode())
+        self.chunk(b"")
+
+    def chunk(self, data):
+        self.wfile.write(b"%x\\r\\n%b\\r\\n" % (len(data), data))
+
+    def log_message(self, *args):
+        pass
+
+http.server.ThreadingHTTPServer(("", int(os.environ["PORT"])), Handler).serve_forever()
+"""
+"""It says the same over HTTP, in an instance that is kept."""
+
+PATIENT: FunctionFields = {"queue_timeout": 600}
+RETRIED: FunctionFields = {
+    "max_attempts": 10,
+    "initial_backoff": 0.1,
+    "max_backoff": 1,
+    "retry_on": ("exit_code", "signal", "container_removed", "lost", "runtime_unavailable"),
+}
+KEPT: FunctionFields = {
+    "contract": "http",
+    "instance_concurrency": 4,
+    "max_instances": 2,
+    "shutdown_grace": 0,
+}
+SLOW: FunctionFields = {"env": {"PAUSE": str(PAUSE)}}
+QUICK: FunctionFields = {"env": {"PAUSE": "0"}}
+"""So quick that it is stored in one write."""
 
 
 def expected(token: str) -> bytes:
@@ -50,31 +94,26 @@ def expected(token: str) -> bytes:
 class Functions:
     """What is executed."""
 
-    steady: str
-    moody: str
+    called: tuple[str, ...]
+    """By callers, all with the same result."""
     timed: str
+    """By a schedule."""
 
     @classmethod
     async def deployed(cls, client: AsyncClient) -> Functions:
         """Create and deploy them, and a schedule."""
-        moody = await deploy(
-            client,
-            MOODY,
-            max_attempts=10,
-            initial_backoff=0.1,
-            max_backoff=1,
-            retry_on=CAUSES,
-            queue_timeout=600,
+        called = (
+            await deploy(client, STEADY, **PATIENT),
+            await deploy(client, MOODY, **PATIENT | RETRIED),
+            await deploy_python(client, WARM, **PATIENT | KEPT | SLOW),
+            await deploy_python(client, WARM, **PATIENT | KEPT | QUICK),
+            await deploy_python(client, WARM, **PATIENT | KEPT | SLOW | RETRIED),
         )
-        functions = cls(
-            await deploy(client, STEADY, queue_timeout=600),
-            moody,
-            await deploy(client, TIMED, queue_timeout=600),
-        )
+        timed = await deploy(client, TIMED, **PATIENT)
         await client.create_schedule(
-            "chaos", function=functions.timed, interval=SCHEDULE_SECONDS, overlap_policy="queue"
+            "chaos", function=timed, interval=SCHEDULE_SECONDS, overlap_policy="queue"
         )
-        return functions
+        return cls(called, timed)
 
 
 @dataclass(slots=True)
@@ -83,8 +122,10 @@ class Ledger:
 
     accepted: dict[str, str] = field(default_factory=dict)
     """Token of each execution whose name somebody was given."""
-    answers: dict[str, bytes] = field(default_factory=dict)
-    """Output of the executions that succeeded, as their callers got it."""
+    ends: dict[str, Execution] = field(default_factory=dict)
+    """The executions that ended, as their callers were told."""
+    streamed: dict[str, bytes] = field(default_factory=dict)
+    """Output of those that were followed live to a good end."""
     unfinished: set[str] = field(default_factory=set)
     """Detached executions that were not seen to end."""
 
@@ -110,8 +151,7 @@ class Load:
     async def _repeat(self, call: Callable[[str, str], Awaitable[None]]) -> None:
         while not self._stopping.is_set():
             token = str(uuid.uuid4())
-            function = self._random.choice((self._functions.steady, self._functions.moody))
-            await call(function, token)
+            await call(self._random.choice(self._functions.called), token)
             await asyncio.sleep(self._random.uniform(0, 0.2))
 
     async def _starts(self, function: str, token: str) -> None:
@@ -130,6 +170,7 @@ class Load:
         ended = await persist(lambda: self._client.wait(name, timeout=5))
         if ended.HasField("end_time"):
             self.ledger.unfinished.discard(name)
+            self.ledger.ends[name] = ended
 
     async def _executes(self, function: str, token: str) -> None:
         """Wait for the answer; a call that is cut off is repeated."""
@@ -139,8 +180,7 @@ class Load:
             )
         )
         self.ledger.accepted[ended.name] = token
-        if not ended.HasField("failure"):
-            self.ledger.answers[ended.name] = ended.output
+        self.ledger.ends[ended.name] = ended
 
     async def _streams(self, function: str, token: str) -> None:
         """Follow it live; a stream that is cut off is resumed."""
@@ -159,8 +199,10 @@ class Load:
                     output = b""  # of an attempt that failed
                 if event.HasField("output") and event.output.stream == 1:
                     output += event.output.data
-                if event.HasField("result") and not event.result.execution.HasField("failure"):
-                    self.ledger.answers[event.execution] = output
+                if event.HasField("result"):
+                    ended = self.ledger.ends[event.execution] = event.result.execution
+                    if not ended.HasField("failure"):
+                        self.ledger.streamed[event.execution] = output
             return output
 
         await persist(follow)

@@ -1,4 +1,4 @@
-"""Whoever kills, pauses and removes."""
+"""Whoever kills, pauses, removes and fills."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 import signal
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -13,52 +14,103 @@ from collections.abc import Callable
 import docker.errors
 from docker.models.containers import Container
 
+from tests.chaos.crashing import POINTS
 from tests.contract.own_engine import OwnEngine
+from tests.support.disk import Disk
 from tests.support.server import Server
+from tests.support.waiting import PAUSE
 
 PAUSES = (1.0, 4.0)
 """Seconds between two deeds, at least and at most."""
+CRASHES = 6
+"""Points at which the server dies one after the other, before it may run in peace."""
+CRASH_PATIENCE = 10.0
+"""Seconds for the server to come to a point; else that is tried again later."""
+MIB = 1 << 20
+ROOM_LEFT = (0, 0, 16 * MIB)
+"""What is left of the disk: nothing, or what is kept for executions that run."""
 
 
 class Monkeys:
     """One deed after the other, by chance, until told to stop; then all is put right again."""
 
-    def __init__(self, server: Server, engine: OwnEngine, seed: int) -> None:
+    def __init__(self, server: Server, engine: OwnEngine, disk: Disk, seed: int) -> None:
         self.deeds: Counter[str] = Counter()
+        self.crashes: Counter[str] = Counter()
+        """How often the server died at each point of tests/chaos/crashing.py."""
         self._server = server
         self._engine = engine
+        self._disk = disk
         self._random = random.Random(seed)
+        self._points: list[str] = []
         self._ways = (
             (6, self._kill_server),
+            (10, self._crash_server),
             (2, self._hand_over),
             (2, self._kill_engine),
             (1, self._kill_both),
             (2, self._kill_container),
-            (1, self._remove_container),
+            (2, self._remove_container),
             (2, self._pause_container),
+            (2, self._fill_disk),
+            (1, self._kill_on_full_disk),
         )
 
+    @property
+    def not_crashed_at(self) -> list[str]:
+        """The points that the server did not come to."""
+        return [point for point in POINTS if not self.crashes[point]]
+
     async def run(self, seconds: float) -> None:
-        """Do harm for so long."""
+        """Do harm for so long, and until the last deed is done: half of it would stay."""
         weights = [weight for weight, _ in self._ways]
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while True:
-                    await asyncio.sleep(self._random.uniform(*PAUSES))
-                    _, deed = self._random.choices(self._ways, weights)[0]
-                    self.deeds[deed.__name__.strip("_")] += 1
-                    # To the end: what is half done would stay so.
-                    await asyncio.shield(asyncio.create_task(deed()))
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        while loop.time() < end:
+            await asyncio.sleep(self._random.uniform(*PAUSES))
+            _, deed = self._random.choices(self._ways, weights)[0]
+            self.deeds[deed.__name__.strip("_")] += 1
+            await deed()
+
+    # -- the server -----------------------------------------------------------------------------
 
     async def _kill_server(self) -> None:
         await asyncio.to_thread(self._server.kill)
         await asyncio.sleep(self._random.uniform(0, 2))
         await asyncio.to_thread(self._server.start)
 
+    async def _crash_server(self) -> None:
+        """Let it die at some points, one after the other; none comes twice before all did once."""
+        await asyncio.to_thread(self._server.kill)
+        for _ in range(CRASHES):
+            self._points = self._points or self._random.sample([*POINTS], len(POINTS))
+            point = self._points.pop()
+            if await self._crashes_at(point):
+                self.crashes[point] += 1
+            else:
+                self._points.insert(0, point)
+        await asyncio.to_thread(self._server.start)
+
+    async def _crashes_at(self, point: str) -> bool:
+        self._server.under = (sys.executable, "-m", "tests.chaos.crashing", point)
+        try:
+            self._server.launch()
+        finally:
+            self._server.under = ()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CRASH_PATIENCE):
+                while self._server.runs:  # noqa: ASYNC110 - nothing else tells of its end
+                    await asyncio.sleep(PAUSE)
+        crashed = self._server.process.returncode == -signal.SIGKILL
+        await asyncio.to_thread(self._server.kill)
+        return crashed
+
     async def _hand_over(self) -> None:
         self._server.signal(signal.SIGTERM)
         await asyncio.to_thread(self._server.wait)
         await asyncio.to_thread(self._server.start)
+
+    # -- the engine -----------------------------------------------------------------------------
 
     async def _kill_engine(self) -> None:
         await asyncio.to_thread(self._engine.kill)
@@ -70,6 +122,8 @@ class Monkeys:
         await asyncio.to_thread(self._engine.kill)
         await asyncio.to_thread(self._engine.start)
         await asyncio.to_thread(self._server.start)
+
+    # -- containers -----------------------------------------------------------------------------
 
     async def _kill_container(self) -> None:
         await self._meddle(lambda container: container.kill())
@@ -93,3 +147,17 @@ class Monkeys:
 
         with contextlib.suppress(docker.errors.APIError):  # it has ended meanwhile
             await asyncio.to_thread(do)
+
+    # -- the disk -------------------------------------------------------------------------------
+
+    async def _fill_disk(self) -> None:
+        self._disk.fill(leaving=self._random.choice(ROOM_LEFT))
+        await asyncio.sleep(self._random.uniform(0.5, 3))
+        self._disk.free()
+
+    async def _kill_on_full_disk(self) -> None:
+        self._disk.fill(leaving=0)
+        await asyncio.sleep(self._random.uniform(0, 1))
+        await asyncio.to_thread(self._server.kill)
+        self._disk.free()
+        await asyncio.to_thread(self._server.start)

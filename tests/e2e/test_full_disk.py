@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,6 +10,7 @@ import pytest
 from skybridge_client import AsyncClient, ResourceExhaustedError, is_final
 from skybridge_client.messages import GapReason
 from tests.e2e.conftest import Serve
+from tests.support.disk import Disk
 from tests.support.functions import PATIENT, State, collect, deploy, output, reach, told
 from tests.support.server import Server
 from tests.support.waiting import PATIENCE, until
@@ -25,34 +22,12 @@ DISK_BYTES = 128 * MIB
 FLOOD_BYTES = 256 * MIB
 
 
-class Disk:
-    """A small file system, and a ballast that fills it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._ballast = folder / "ballast"
-
-    def fill(self, *, leaving: int) -> None:
-        """Leave so many bytes, or a page more."""
-        size = max(0, shutil.disk_usage(self.folder).free - leaving)
-        with self._ballast.open("ab") as ballast, suppress(OSError):
-            os.posix_fallocate(ballast.fileno(), ballast.tell(), size)
-
-    def free(self) -> None:
-        self._ballast.unlink()
-
-
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
-    if os.geteuid() != 0:
-        leave_out = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
-        leave_out("mounting a small disk needs root")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    options = f"size={DISK_BYTES}"
-    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=True)
-    yield Disk(folder)
-    subprocess.run(["umount", folder], check=True)
+    Disk.require()
+    disk = Disk(tmp_path / "disk", DISK_BYTES)
+    yield disk
+    disk.discard()
 
 
 @pytest.fixture

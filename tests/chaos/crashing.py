@@ -1,0 +1,101 @@
+"""The server, made to die by SIGKILL when it comes to a point of the execution path.
+
+The points are where state is half changed: stored and not told, done and not stored. The server
+knows nothing of them; a method of it is wrapped before it is run.
+
+    python -m tests.chaos.crashing <point> <command line of the server>
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from skybridge_server.cli import main as serve
+
+SERVICES = "skybridge_server.services"
+STORE = "skybridge_server.repositories"
+ENGINE = "skybridge_server.runtimes.docker_engine.sandboxed:SandboxedContainers"
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """Right before or after a method, `module:Class.method`."""
+
+    method: str
+    after: bool = False
+
+    def find(self) -> tuple[type, str]:
+        """Return the class and the name of the method. AttributeError: there is none."""
+        module, _, path = self.method.partition(":")
+        class_name, _, name = path.partition(".")
+        owner: type = getattr(importlib.import_module(module), class_name)
+        getattr(owner, name)
+        return owner, name
+
+    def arm(self) -> None:
+        """Let this process die there."""
+        owner, name = self.find()
+        method: Callable[..., Awaitable[Any]] = getattr(owner, name)
+
+        @functools.wraps(method)
+        async def deadly(*args: Any, **kwargs: Any) -> Any:
+            if self.after:
+                await method(*args, **kwargs)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        setattr(owner, name, deadly)
+
+
+ADD = f"{STORE}.executions:SqliteExecutions.add"
+CREATE, START, REMOVE = (f"{ENGINE}.{name}" for name in ("create", "start", "remove"))
+END = f"{SERVICES}.journal:Journal.end"
+END_ATTEMPT = f"{SERVICES}.journal:Journal.end_attempt"
+END_SEALED = f"{SERVICES}.journal:Journal.end_sealed"
+CALL = "skybridge_server.contracts.http:HttpConversation.call"
+FIRE = f"{SERVICES}.firing:Firing.start"
+
+POINTS = {
+    "accepted, not stored": Point(ADD),
+    "stored, not acknowledged": Point(ADD, after=True),
+    "container not created": Point(CREATE),
+    "container created": Point(CREATE, after=True),
+    "container not started": Point(START),
+    "container started": Point(START, after=True),
+    "attached": Point(f"{ENGINE}.attach", after=True),
+    "journal flushed": Point(f"{SERVICES}.journal:Journal.flush", after=True),
+    "container ended": Point(f"{ENGINE}.wait", after=True),
+    "end not stored": Point(END),
+    "end stored, not told": Point(END, after=True),
+    "attempt not stored": Point(END_ATTEMPT),
+    "attempt stored": Point(END_ATTEMPT, after=True),
+    "container not removed": Point(REMOVE),
+    "container removed": Point(REMOVE, after=True),
+    "instance not called": Point(CALL),
+    "instance answered": Point(CALL, after=True),
+    "answer not stored": Point(END_SEALED),
+    "answer stored, not told": Point(END_SEALED, after=True),
+    "schedule not fired": Point(FIRE),
+    "schedule fired, not noted": Point(FIRE, after=True),
+    "schedule noted": Point(f"{STORE}.schedules:SqliteSchedules.settle", after=True),
+    "not recovered": Point(f"{SERVICES}.recovery:Recovery.run"),
+    "recovered": Point(f"{SERVICES}.recovery:Recovery.run", after=True),
+}
+"""By name, as scripts/chaos prints it."""
+
+
+def main() -> None:
+    point, *command = sys.argv[1:]
+    POINTS[point].arm()
+    sys.argv[1:] = command[command.index("skybridge_server") + 1 :]
+    serve()
+
+
+if __name__ == "__main__":
+    main()
