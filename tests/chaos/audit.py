@@ -10,13 +10,14 @@ from skybridge_client import AsyncClient, Execution, ExecutionState, FailureReas
 from tests.chaos.load import TOKEN, Ledger, expected
 from tests.support.functions import collect
 from tests.support.server import Server
-from tests.support.waiting import until, wait_until
+from tests.support.waiting import until
 
 PATIENCE = 300
 """Seconds for all that was accepted to end, and for all containers to go."""
 AT_ONCE = 16
 UNKNOWN_ENDS = {"LOST", "RUNTIME_UNAVAILABLE"}
 DUE_TIME = "skybridge.due-time"
+INSTANCE = "skybridge.instance"
 
 
 @dataclass(slots=True)
@@ -71,7 +72,7 @@ class Audit:
                 findings.lost.append(f"{execution.name} is {_word(execution)}")
         self._look_for_twins(with_end)
         await asyncio.gather(*(self._look_at(each) for each in with_end.values()))
-        await asyncio.to_thread(self._look_for_leaks)
+        await self._look_for_leaks()
         return findings
 
     async def _settled(self) -> dict[str, Execution]:
@@ -121,11 +122,20 @@ class Audit:
         if _end(told) != _end(execution):
             findings.duplicated.append(f"{name} is {_end(execution)}, and was {_end(told)}")
 
-    def _look_for_leaks(self) -> None:
+    async def _look_for_leaks(self) -> None:
+        """Wait until there are containers of instances only: those are kept."""
+        left: list[str] = []
+
+        async def none_left() -> bool:
+            found = await asyncio.to_thread(self._server.containers)
+            kept = {each.name async for each in self._client.list_instances()}
+            left[:] = [str(each.name) for each in found if each.labels.get(INSTANCE) not in kept]
+            return not left
+
         try:
-            wait_until(lambda: not self._server.containers(), "all containers to go", PATIENCE)
+            await until(none_left, "all containers to go", PATIENCE)
         except AssertionError:
-            self._findings.leaked += [str(each.name) for each in self._server.containers()]
+            self._findings.leaked += left
 
 
 def _end(execution: Execution) -> tuple[str, str, int]:
