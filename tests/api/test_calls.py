@@ -14,7 +14,7 @@ from structlog.contextvars import get_contextvars
 from skybridge.faas.v1 import execution_service_pb2 as executions_pb
 from skybridge.faas.v1 import system_service_pb2 as pb
 from skybridge.faas.v1 import system_service_pb2_grpc
-from skybridge_server.api.calls import CallInterceptor
+from skybridge_server.api.calls import Methods
 from skybridge_server.api.prometheus import CallMetrics
 from skybridge_server.errors import AbortedError, NotFoundError
 from tests.api.tiny import Tiny
@@ -128,9 +128,9 @@ async def test_requests_that_stream_to_one_answer() -> None:
         return b"".join(received)
 
     registry = CollectorRegistry()
-    server = grpc.aio.server(interceptors=[CallInterceptor(CallMetrics(registry))])
-    handler: Any = grpc.stream_unary_rpc_method_handler(count)
-    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("t.T", {"C": handler})])
+    methods = Methods(CallMetrics(registry))
+    methods.add_registered_method_handlers("t.T", {"C": grpc.stream_unary_rpc_method_handler(count)})
+    server = grpc.aio.server(handlers=[methods])
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:

@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
+from skybridge_server.api.calls import Methods
 from skybridge_server.api.descriptors import health_list_messages
 from skybridge_server.errors import NotFoundError
 
@@ -87,7 +88,7 @@ class Health:
         statuses = {name: {"status": status} for name, status in self._statuses.items()}
         return _ListResponse(statuses=statuses)
 
-    def add_to(self, server: grpc.aio.Server) -> None:
+    def add_to(self, methods: Methods) -> None:
         """Let a server answer for this."""
         handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             "Check": grpc.unary_unary_rpc_method_handler(
@@ -104,5 +105,4 @@ class Health:
                 self.List, _ListRequest.FromString, _ListResponse.SerializeToString
             ),
         }
-        generic = grpc.method_handlers_generic_handler(SERVICE, handlers)
-        server.add_generic_rpc_handlers([generic])
+        methods.add_registered_method_handlers(SERVICE, handlers)

@@ -10,6 +10,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha.reflection import aio
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
+from skybridge_server.api.calls import Methods
 from skybridge_server.api.descriptors import REFLECTION_V1, REFLECTION_V1ALPHA, describe
 
 SERVICES = (f"{REFLECTION_V1}.ServerReflection", f"{REFLECTION_V1ALPHA}.ServerReflection")
@@ -31,7 +32,7 @@ class Symbols:
             return self._pool.FindMethodByName(symbol).containing_service.file
 
 
-def add(server: grpc.aio.Server, service_names: Sequence[str]) -> None:
+def add(server: grpc.aio.Server | Methods, service_names: Sequence[str]) -> None:
     """Let a server describe these services, and reflection itself."""
     symbols = Symbols(describe(service_names))
     servicer = aio.ReflectionServicer((*service_names, *SERVICES), pool=symbols)
@@ -41,6 +42,4 @@ def add(server: grpc.aio.Server, service_names: Sequence[str]) -> None:
         ServerReflectionResponse.SerializeToString,
     )
     for service in SERVICES:
-        handlers = {"ServerReflectionInfo": handler}
-        generic = grpc.method_handlers_generic_handler(service, handlers)
-        server.add_generic_rpc_handlers([generic])
+        server.add_registered_method_handlers(service, {"ServerReflectionInfo": handler})

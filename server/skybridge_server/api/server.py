@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import cast
 
 import grpc
 from prometheus_client import CollectorRegistry
@@ -38,7 +39,7 @@ from skybridge.faas.v1.system_service_pb2_grpc import (
     add_SystemServiceServicer_to_server,
 )
 from skybridge_server.api import health, reflection
-from skybridge_server.api.calls import CallInterceptor
+from skybridge_server.api.calls import Methods
 from skybridge_server.api.health import Health
 from skybridge_server.api.listen import listen
 from skybridge_server.api.prometheus import CallMetrics
@@ -73,19 +74,18 @@ Servicer = (
 
 
 class GrpcServer:
-    """Our services, health and reflection on one port. Every call goes through CallInterceptor."""
+    """Our services, health and reflection on one port."""
 
     def __init__(
         self, settings: Settings, servicers: Sequence[Servicer], registry: CollectorRegistry
     ) -> None:
         self._settings = settings
-        self._server = grpc.aio.server(
-            interceptors=[CallInterceptor(CallMetrics(registry))], options=OPTIONS
-        )
-        names = [_register(self._server, servicer) for servicer in servicers]
+        methods = Methods(CallMetrics(registry))
+        names = [_register(methods, servicer) for servicer in servicers]
         self.health = Health(names)
-        self.health.add_to(self._server)
-        reflection.add(self._server, [*names, health.SERVICE])
+        self.health.add_to(methods)
+        reflection.add(methods, [*names, health.SERVICE])
+        self._server = grpc.aio.server(handlers=[methods], options=OPTIONS)
 
     async def start(self) -> Address:
         """Listen, and return where. SettingsError."""
@@ -108,8 +108,9 @@ class GrpcServer:
             raise
 
 
-def _register(server: grpc.aio.Server, servicer: Servicer) -> str:
+def _register(methods: Methods, servicer: Servicer) -> str:
     """Add a servicer, and return the full name of its service."""
+    server = cast("grpc.aio.Server", methods)  # all that generated code needs of one
     match servicer:
         case FunctionServiceServicer():
             add_FunctionServiceServicer_to_server(servicer, server)
