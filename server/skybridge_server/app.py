@@ -48,6 +48,7 @@ from skybridge_server.services.instances import InstanceService
 from skybridge_server.services.limits import Limits
 from skybridge_server.services.logs import LogService
 from skybridge_server.services.metrics import MetricsService
+from skybridge_server.services.places import Places
 from skybridge_server.services.pool.budget import Cost
 from skybridge_server.services.pool.launcher import ContainerLauncher
 from skybridge_server.services.pool.pool import Launcher, Pool
@@ -61,6 +62,7 @@ from skybridge_server.services.schedules import ScheduleService
 from skybridge_server.services.shutdown import Shutdown
 from skybridge_server.services.slots import Slots
 from skybridge_server.services.sweeper import Sweeper
+from skybridge_server.services.swift import Swift
 from skybridge_server.services.system import SystemService
 from skybridge_server.services.telemetry import Telemetry
 from skybridge_server.services.watching import Watching
@@ -165,7 +167,11 @@ def wire(
         delays_alarm.wake,
         deliveries_alarm.wake,
     )
-    acceptance = Acceptance(repositories, engines, slots, registry, pool, clock, delays_alarm.wake)
+    swift = Swift(repositories.executions, telemetry)
+    places = Places(slots, pool)
+    acceptance = Acceptance(
+        repositories, engines, places, registry, swift, clock, delays_alarm.wake
+    )
     recovery = Recovery(repositories, acceptance, retries, server_id)
     webhooks = Webhooks(bounds.webhook_hosts, PLACES)
     deliveries = Deliveries(

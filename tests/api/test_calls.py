@@ -129,7 +129,8 @@ async def test_requests_that_stream_to_one_answer() -> None:
 
     registry = CollectorRegistry()
     methods = Methods(CallMetrics(registry))
-    methods.add_registered_method_handlers("t.T", {"C": grpc.stream_unary_rpc_method_handler(count)})
+    handler: Any = grpc.stream_unary_rpc_method_handler(count)
+    methods.add_registered_method_handlers("t.T", {"C": handler})
     server = grpc.aio.server(handlers=[methods])
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

@@ -589,6 +589,54 @@ class TestJournal:
         await store.executions.append(ended.name, events[2:], ended)
         assert [*await store.executions.events(ended.name, after=0, limit_bytes=KIB)] == events
 
+    async def test_of_what_ran_straight_to_its_end_is_as_any_other(
+        self, store: Repositories
+    ) -> None:
+        ended = execution(
+            state=S.SUCCEEDED,
+            start_time=NOW + seconds(1),
+            end_time=NOW + seconds(2),
+            labels={"order": "5"},
+            stdout_bytes=6,
+            stderr_bytes=3,
+            last_sequence=6,
+        )
+        log = Output(OutputStream.STDERR, 0, b"log")
+        written = [log, stdout(0, b"one"), stdout(3, b"two")]
+        storing = store.executions.add_ended(ended, b"in", written, request("r"), patient=True)
+        # Whoever reads it waits until it is there.
+        assert await store.executions.get(ended.name) == ended
+        assert storing.done()
+        assert await store.executions.get_input(ended.name) == b"in"
+        assert await store.requests.find("CreateFunction", "r") == request("r")
+        query = ExecutionQuery("default", labels=(LabelFilter("order", "5"),))
+        assert (await store.executions.list(query, ALL)).items == (ended,)
+        whole = [
+            Event(1, NOW, StateChange(S.QUEUED)),
+            Event(2, NOW + seconds(1), StateChange(S.RUNNING)),
+            *(Event(n, NOW + seconds(2), body) for n, body in enumerate(written, 3)),
+            Event(6, NOW + seconds(2), Result(ended)),
+        ]
+        for after in range(8):
+            events = await store.executions.events(ended.name, after=after, limit_bytes=100)
+            assert events == whole[after:]
+        some = await store.executions.events(ended.name, after=1, limit_bytes=4)
+        assert some == whole[1:3]
+        assert await store.executions.output(ended.name, OutputStream.STDOUT, 100) == b"onetwo"
+        await store.executions.delete(ended.name)
+        with pytest.raises(NotFoundError):
+            await store.executions.get(ended.name)
+
+    async def test_of_nothing_written_is_what_it_went_through(self, store: Repositories) -> None:
+        ended = execution(state=S.FAILED, start_time=NOW, end_time=NOW, last_sequence=3)
+        await store.executions.add_ended(ended, b"", [])
+        events = await store.executions.events(ended.name, after=0, limit_bytes=1)
+        assert [event.body for event in events] == [
+            StateChange(S.QUEUED),
+            StateChange(S.RUNNING),
+            Result(ended),
+        ]
+
     async def test_result_shows_the_execution_as_it_ended(self, store: Repositories) -> None:
         queued = await add(store, StateChange(S.QUEUED))
         ended = replace(queued, state=S.SUCCEEDED, exit_code=0, end_time=NOW, last_sequence=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -20,7 +21,7 @@ from skybridge_server.models.dead_letters import DeadLetter
 from skybridge_server.models.destinations import Delivery
 from skybridge_server.models.executions import Attempt, Execution, ExecutionState, Lease
 from skybridge_server.models.functions import Function, FunctionState, PulledImage, Revision
-from skybridge_server.models.journal import Event, Output, OutputStream, Result
+from skybridge_server.models.journal import Event, Output, OutputStream, Result, StateChange
 from skybridge_server.models.metrics import FunctionMetrics, LatencySummary
 from skybridge_server.models.names import ExecutionName, FunctionName, RevisionName, ScheduleName
 from skybridge_server.models.paging import (
@@ -264,6 +265,7 @@ class FakeExecutions:
         self.deliveries: dict[str, Delivery] = {}
         self._order: dict[ExecutionName, int] = {}
         self._requests = requests
+        self._arriving: dict[ExecutionName, asyncio.Future[None]] = {}
 
     async def add(
         self,
@@ -282,6 +284,29 @@ class FakeExecutions:
         self.rows[execution.name] = execution
         self.inputs[execution.name] = input_
         self.journals[execution.name] = [*events]
+
+    def add_ended(
+        self,
+        execution: Execution,
+        input_: bytes,
+        written: Sequence[Output],
+        request: Request | None = None,
+        *,
+        patient: bool = False,
+    ) -> asyncio.Future[None]:
+        began, ended = execution.start_time, execution.end_time
+        assert began is not None
+        assert ended is not None
+        events = [
+            Event(1, execution.create_time, StateChange(ExecutionState.QUEUED)),
+            Event(2, began, StateChange(ExecutionState.RUNNING)),
+            *(Event(sequence, ended, body) for sequence, body in enumerate(written, 3)),
+            Event(execution.last_sequence, ended, Result(execution)),
+        ]
+        stored = asyncio.ensure_future(self.add(execution, input_, events, request))
+        self._arriving[execution.name] = stored
+        stored.add_done_callback(lambda _: self._arriving.pop(execution.name))
+        return stored
 
     async def append(
         self,
@@ -307,6 +332,8 @@ class FakeExecutions:
             self.deliveries[aftermath.delivery.uid] = aftermath.delivery
 
     async def get(self, name: ExecutionName) -> Execution:
+        if name in self._arriving:
+            await asyncio.wait({self._arriving[name]})
         if name not in self.rows:
             raise NotFoundError("execution", str(name))
         return self.rows[name]

@@ -6,8 +6,9 @@ the conversation breaks, others decide. Every method may be cancelled.
 
 from __future__ import annotations
 
+import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -63,6 +64,34 @@ OSError: nothing listens there (yet).
 """
 
 
+class Exchange(Protocol):
+    """A call that an instance has been given, and its answer as it comes."""
+
+    def whole(self) -> asyncio.Future[None]:
+        """Return a future that is set at the end of the answer, or once it is a large one.
+
+        Who waits for it may set it too, to wait no longer.
+        """
+        ...
+
+    @property
+    def collected(self) -> Sequence[bytes] | None:
+        """All of the output, once the answer has ended well; None before, and if it broke."""
+        ...
+
+    def end(self) -> Answer:
+        """Return the answer whose output was `collected`."""
+        ...
+
+    async def answer(self, sink: Sink) -> Answer:
+        """Give the output to a sink, and return the answer; raises as `Conversation.call` does."""
+        ...
+
+    def abandon(self) -> None:
+        """Let go of it: nobody waits for the answer, and the instance is of no use any more."""
+        ...
+
+
 class Conversation(Protocol):
     """How an instance is spoken to.
 
@@ -76,6 +105,14 @@ class Conversation(Protocol):
 
         InitError: the function cannot be initialised. ProtocolError: it speaks something else.
         """
+        ...
+
+    def begin(self, call: Call) -> Exchange | None:
+        """Have an execution done, as `call` does; None: that needs `connect` first."""
+        ...
+
+    async def connect(self) -> None:
+        """Get ready to `begin` a call. OSError, InstanceGoneError."""
         ...
 
     async def call(self, call: Call, sink: Sink) -> Answer:

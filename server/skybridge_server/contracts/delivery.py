@@ -9,6 +9,8 @@ from skybridge_server.contracts.base import Sink
 CHUNK_BYTES = 64 * 1024
 HIGH_WATER_BYTES = 256 * 1024
 """What waits for the sink before the connection is read no further."""
+WHOLE_BYTES = 64 * 1024
+"""What is waited for as a whole at most."""
 
 
 class Delivery:
@@ -22,6 +24,7 @@ class Delivery:
         self._error: Exception | None = None
         self._finished = False
         self._abandoned = False
+        self._is_whole = False
 
     def add(self, data: bytes, source: asyncio.ReadTransport) -> None:
         """Take output; `source` is paused while too much of it waits."""
@@ -32,7 +35,8 @@ class Delivery:
         if self._waiting_bytes > HIGH_WATER_BYTES and self._source is None:
             self._source = source
             source.pause_reading()
-        self._wake()
+        if not self._is_whole or self._waiting_bytes > WHOLE_BYTES:
+            self._wake()
 
     def finish(self, error: Exception | None = None) -> None:
         """Take the end: no more output comes. Only the first one counts."""
@@ -41,11 +45,25 @@ class Delivery:
             self._error = error
             self._wake()
 
+    def whole(self) -> asyncio.Future[None]:
+        """Return a future that is set at the end, or once more than WHOLE_BYTES wait."""
+        self._is_whole = True
+        self._waiter = asyncio.get_running_loop().create_future()
+        if self._finished or self._waiting_bytes > WHOLE_BYTES:
+            self._wake()
+        return self._waiter
+
+    @property
+    def collected(self) -> list[bytes] | None:
+        """All of the output, once the end has come without an error."""
+        return self._chunks if self._finished and self._error is None else None
+
     async def to(self, sink: Sink) -> None:
         """Give everything to a sink until the end; raises the error that was the end.
 
         What comes after that is dropped.
         """
+        self._is_whole = False
         try:
             while self._chunks or not self._finished:
                 await self._give(sink)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 
 from skybridge_server.contracts.base import Answer, Call, Connect, Sink
@@ -76,13 +76,26 @@ class HttpConversation:
             await asyncio.sleep(pause)
             pause = min(2 * pause, LAST_PAUSE)
 
-    async def call(self, call: Call, sink: Sink) -> Answer:
+    def begin(self, call: Call) -> HttpExchange | None:
         head = self._head_of(call)
-        try:
-            connection = self._connections.kept() or await self._connections.new()
-        except OSError as error:
-            raise InstanceGoneError(f"the instance takes no connection: {error}") from error
-        return _answer(await self._exchange(connection, head, call.input, sink))
+        connection = self._connections.kept()
+        if connection is None:
+            return None
+        return HttpExchange(self._connections, connection, head, call.input)
+
+    async def connect(self) -> None:
+        self._connections.give_back(await self._connections.new())
+
+    async def call(self, call: Call, sink: Sink) -> Answer:
+        exchange = self.begin(call)
+        if exchange is None:
+            try:
+                connection = await self._connections.new()
+            except OSError as error:
+                raise InstanceGoneError(f"the instance takes no connection: {error}") from error
+            head = self._head_of(call)
+            exchange = HttpExchange(self._connections, connection, head, call.input)
+        return await exchange.answer(sink)
 
     async def close(self) -> None:
         await self._connections.close()
@@ -95,19 +108,12 @@ class HttpConversation:
         if not self._get:
             self._connections.give_back(connection)
             return True
+        exchange = HttpExchange(self._connections, connection, self._get, b"")
         try:
-            head = await self._exchange(connection, self._get, b"", _ignore)
+            answer = await exchange.answer(_ignore)
         except InstanceGoneError:
             return False
-        return head.status < _FIRST_ERROR
-
-    async def _exchange(
-        self, connection: Connection, head: bytes, body: bytes, sink: Sink
-    ) -> ResponseHead:
-        try:
-            return await connection.exchange(head, body, sink)
-        finally:
-            self._connections.give_back(connection)
+        return answer.failure is None
 
     def _head_of(self, call: Call) -> bytes:
         fields = {
@@ -123,6 +129,41 @@ class HttpConversation:
             return self._post + self._rendered_from + render_fields(fields) + b"\r\n"
         fields = self._from | _of_caller(call.headers) | fields
         return self._post + render_fields(fields) + b"\r\n"
+
+
+class HttpExchange:
+    """A request, and the response as it comes."""
+
+    def __init__(
+        self, connections: Connections, connection: Connection, head: bytes, body: bytes
+    ) -> None:
+        """Send a request over a connection that was taken for it."""
+        self._connections = connections
+        self._connection = connection
+        self._delivery = connection.send(head, body)
+
+    def whole(self) -> asyncio.Future[None]:
+        return self._delivery.whole()
+
+    @property
+    def collected(self) -> Sequence[bytes] | None:
+        return self._delivery.collected
+
+    def end(self) -> Answer:
+        head = self._connection.finish()
+        self._connections.give_back(self._connection)
+        return _answer(head)
+
+    async def answer(self, sink: Sink) -> Answer:
+        try:
+            await self._delivery.to(sink)
+        except BaseException:
+            self.abandon()
+            raise
+        return self.end()
+
+    def abandon(self) -> None:
+        self._connections.drop(self._connection)
 
 
 def _of_caller(headers: Mapping[str, str]) -> dict[str, str]:

@@ -11,7 +11,7 @@ import socket
 from contextlib import suppress
 from typing import cast
 
-from skybridge_server.contracts.base import Connect, Sink
+from skybridge_server.contracts.base import Connect
 from skybridge_server.contracts.bodies import Body, body_of_response
 from skybridge_server.contracts.delivery import Delivery
 from skybridge_server.contracts.heads import END, ResponseHead, find_end, parse_response
@@ -54,26 +54,24 @@ class Connection(asyncio.Protocol):
         self.closed = False
         """Whether it carries nothing any more: either side has ended it."""
 
-    async def exchange(self, request: bytes, body: bytes, sink: Sink) -> ResponseHead:
-        """Send a request, give the body of the answer to a sink, and return its head.
+    def send(self, request: bytes, body: bytes) -> Delivery:
+        """Send a request, and return what the body of its answer comes by.
 
-        InstanceGoneError, ProtocolError. Whatever goes wrong, cancellation included, closes the
-        connection; an answer after which it cannot be kept alive does so too.
+        That ends with InstanceGoneError or ProtocolError, or is followed by `finish`; an answer
+        that nobody waits for any more, by `abort`.
         """
         self._body = None
-        self._delivery = delivery = Delivery()
-        try:
-            self._transport.write(request + body)
-            await delivery.to(sink)
-            # An answer to a request that was only half read makes the next one a guess.
-            if not self._head.framing.keep_alive or self._transport.get_write_buffer_size():
-                self.abort()
-        except BaseException:
+        self._delivery = Delivery()
+        self._transport.write(request + body)
+        return self._delivery
+
+    def finish(self) -> ResponseHead:
+        """Return the head of an answer that has come; closes what cannot be kept alive."""
+        self._delivery = None
+        self.idle_since = asyncio.get_running_loop().time()
+        # An answer to a request that was only half read makes the next one a guess.
+        if not self._head.framing.keep_alive or self._transport.get_write_buffer_size():
             self.abort()
-            raise
-        finally:
-            self._delivery = None
-            self.idle_since = asyncio.get_running_loop().time()
         return self._head
 
     def still_idle(self) -> bool:

@@ -12,7 +12,7 @@ import contextlib
 import re
 import socket
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from skybridge_server.contracts import lambda_errors
 from skybridge_server.contracts.base import Answer, Call, Sink
@@ -66,24 +66,24 @@ class LambdaConversation:
         if self._error is not None:
             raise self._error
 
-    async def call(self, call: Call, sink: Sink) -> Answer:
+    def begin(self, call: Call) -> LambdaExchange:
         if self._error is not None:
             raise self._error
         invocation = Invocation(call, self._arn)
         self._waiting.append(invocation)
         self._hand_out()
-        try:
-            await invocation.delivery.to(sink)
-        finally:
-            with contextlib.suppress(ValueError):
-                self._waiting.remove(invocation)
-        return Answer(
-            failure=invocation.failure,
-            content_type=invocation.content_type,
-            headers={},
-            status=0,
-            reusable=True,
-        )
+        return LambdaExchange(self, invocation)
+
+    async def connect(self) -> None:
+        """It is the instance that connects."""
+
+    async def call(self, call: Call, sink: Sink) -> Answer:
+        return await self.begin(call).answer(sink)
+
+    def forget(self, invocation: Invocation) -> None:
+        """Do not hand out an invocation that still waits."""
+        with contextlib.suppress(ValueError):
+            self._waiting.remove(invocation)
 
     async def close(self) -> None:
         self._end(InstanceGoneError("the instance has ended"))
@@ -173,6 +173,40 @@ class LambdaConversation:
             await loop.connect_accepted_socket(lambda: ServerConnection(self), sock)
         except OSError:
             sock.close()  # the instance has hung up already
+
+
+class LambdaExchange:
+    """An invocation, and its answer as it comes."""
+
+    def __init__(self, conversation: LambdaConversation, invocation: Invocation) -> None:
+        self._conversation = conversation
+        self._invocation = invocation
+
+    def whole(self) -> asyncio.Future[None]:
+        return self._invocation.delivery.whole()
+
+    @property
+    def collected(self) -> Sequence[bytes] | None:
+        return self._invocation.delivery.collected
+
+    def end(self) -> Answer:
+        return Answer(
+            failure=self._invocation.failure,
+            content_type=self._invocation.content_type,
+            headers={},
+            status=0,
+            reusable=True,
+        )
+
+    async def answer(self, sink: Sink) -> Answer:
+        try:
+            await self._invocation.delivery.to(sink)
+        finally:
+            self.abandon()
+        return self.end()
+
+    def abandon(self) -> None:
+        self._conversation.forget(self._invocation)
 
 
 def _is_meant(fields: Mapping[str, str], invocation: Invocation) -> bool:

@@ -8,6 +8,7 @@ are recorded already, nothing is written and AlreadyExistsError (reason REQUEST_
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
@@ -17,7 +18,7 @@ from skybridge_server.models.dead_letters import DeadLetter
 from skybridge_server.models.destinations import Delivery
 from skybridge_server.models.executions import Attempt, Execution
 from skybridge_server.models.functions import Function, PulledImage, Revision
-from skybridge_server.models.journal import Event, OutputStream
+from skybridge_server.models.journal import Event, Output, OutputStream
 from skybridge_server.models.metrics import FunctionMetrics
 from skybridge_server.models.names import ExecutionName, FunctionName, RevisionName, ScheduleName
 from skybridge_server.models.paging import (
@@ -136,6 +137,23 @@ class ExecutionRepository(Protocol):
 
         `check_function`: only if its function and revision still exist and it is not disabled;
         NotFoundError, FailedPreconditionError (reason FUNCTION_DISABLED).
+        """
+        ...
+
+    def add_ended(
+        self,
+        execution: Execution,
+        input_: bytes,
+        written: Sequence[Output],
+        request: Request | None = None,
+        *,
+        patient: bool = False,
+    ) -> asyncio.Future[None]:
+        """Store an execution that has run straight to its end, with what it wrote, all in one.
+
+        Its journal is what every such execution went through, with these outputs before the
+        result. Who reads it meanwhile waits until it is stored. StorageError, also at once.
+        `patient`: others may be waited for up to 20 ms, to share the write.
         """
         ...
 

@@ -42,6 +42,7 @@ READ_BATCH_JOBS = 16  # small, so that the other reader gets its share of what q
 WRITE_BATCH_JOBS = 1000
 BATCH_BYTES = 8 * MIB
 LINGER_SECONDS = 0.002
+PATIENT_SECONDS = 0.02
 
 DATABASE_ERRORS = (PeeweeException, sqlite3.Error)
 
@@ -212,6 +213,9 @@ class Database:
         self._writes: _Queue = SimpleQueue()
         self._reads: _Queue = SimpleQueue()
         self._scans: _Queue = SimpleQueue()
+        self._patient: list[_Task[Any]] = []
+        """Writes that are not sent to the writer yet."""
+        self._sending: asyncio.TimerHandle | None = None
         self._queued_bytes = 0
         self._closed = False
         self._workers = [
@@ -234,32 +238,50 @@ class Database:
             max_jobs=max_jobs,
         )
 
-    def write(self, job: Job[T], cost: int = 0) -> asyncio.Future[T]:
+    def write(self, job: Job[T], cost: int = 0, *, patient: bool = False) -> asyncio.Future[T]:
         """Run a job that changes something; its future completes when that is on disk.
 
         Jobs run in the order of these calls. `cost` is the size of the job's data in bytes.
+        `patient`: it may wait for others up to PATIENT_SECONDS, to share their commit.
         StorageError: disk full, or too much waits for the disk already.
         """
-        return self._submit(self._writes, job, cost)
+        task = self._task(job, cost)
+        self._patient.append(task)
+        if not patient:
+            self._send()
+        elif self._sending is None:
+            self._sending = self._loop.call_later(PATIENT_SECONDS, self._send)
+        return task.future
+
+    def _send(self) -> None:
+        if self._sending is not None:
+            self._sending.cancel()
+            self._sending = None
+        for task in self._patient:
+            self._writes.put(task)
+        self._patient.clear()
 
     def read(self, job: Job[T]) -> asyncio.Future[T]:
         """Run a job that reads a few rows, on one consistent state of the database."""
-        return self._submit(self._reads, job, 0)
+        return self._submit(self._reads, job)
 
     def scan(self, job: Job[T]) -> asyncio.Future[T]:
         """Run a job that may read many rows: two at a time, beside the reads."""
-        return self._submit(self._scans, job, 0)
+        return self._submit(self._scans, job)
 
-    def _submit(self, queue: _Queue, job: Job[T], cost: int) -> asyncio.Future[T]:
+    def _submit(self, queue: _Queue, job: Job[T]) -> asyncio.Future[T]:
+        task = self._task(job, 0)
+        queue.put(task)
+        return task.future
+
+    def _task(self, job: Job[T], cost: int) -> _Task[T]:
         if self._closed:
             raise StorageError("the database is closed: the server is stopping")
         cost += JOB_BYTES
         if self._queued_bytes + cost > MAX_QUEUED_BYTES:
             raise StorageError("the disk is too slow: too many changes wait to be written")
         self._queued_bytes += cost
-        future: asyncio.Future[T] = self._loop.create_future()
-        queue.put(_Task(job, cost, future))
-        return future
+        return _Task(job, cost, self._loop.create_future())
 
     def _hand_back(self, batch: Sequence[_Task[Any]]) -> None:
         """Called by the threads."""
@@ -276,6 +298,7 @@ class Database:
         if self._closed:
             return
         self._closed = True
+        self._send()
         for queue in (self._writes, self._reads, self._reads, self._scans, self._scans):
             queue.put(None)
         await asyncio.to_thread(self._join)

@@ -6,6 +6,7 @@ import enum
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from skybridge_server.errors import StorageError
 from skybridge_server.models.executions import Execution, ExecutionState
 from skybridge_server.models.journal import (
     Event,
@@ -30,6 +31,9 @@ class Kind(enum.IntEnum):
     RESULT = 4
 
 
+QUEUED, RUNNING, FIRST_OUTPUT = 1, 2, 3
+"""Sequences of an execution that ran straight to its end."""
+
 COLUMNS = (
     Row.sequence,
     Row.time,
@@ -44,7 +48,12 @@ COLUMNS = (
 
 def values_of(event: Event) -> tuple[Any, ...]:
     """Return the values of COLUMNS."""
-    return (event.sequence, from_time(event.time), *_body_values(event.body))
+    return values_at(event.sequence, from_time(event.time), event.body)
+
+
+def values_at(sequence: int, time: int, body: EventBody) -> tuple[Any, ...]:
+    """Return the values of COLUMNS of an event that is about to have this body."""
+    return (sequence, time, *_body_values(body))
 
 
 def _body_values(body: EventBody) -> tuple[Any, ...]:
@@ -57,6 +66,17 @@ def _body_values(body: EventBody) -> tuple[Any, ...]:
             return (Kind.GAP, reason, stream, offset, length, None)
         case Result():
             return (Kind.RESULT, None, None, None, None, None)
+
+
+def of_straight(execution: Execution, sequence: int) -> Event:
+    """Return an event that follows from an execution which ran straight to its end."""
+    if sequence == QUEUED:
+        return Event(sequence, execution.create_time, StateChange(ExecutionState.QUEUED))
+    if sequence == execution.last_sequence and execution.end_time is not None:
+        return Event(sequence, execution.end_time, Result(execution))
+    if sequence == RUNNING and execution.start_time is not None:
+        return Event(sequence, execution.start_time, StateChange(ExecutionState.RUNNING))
+    raise StorageError(f"the journal of execution '{execution.name}' lacks event {sequence}")
 
 
 def from_values(values: Sequence[Any], execution: Callable[[], Execution]) -> Event:

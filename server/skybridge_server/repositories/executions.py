@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from peewee import SqliteDatabase
 
@@ -26,7 +27,7 @@ from skybridge_server.repositories import (
 )
 from skybridge_server.repositories.aftermath import store as store_aftermath
 from skybridge_server.repositories.codec import from_time
-from skybridge_server.repositories.database import Database
+from skybridge_server.repositories.database import Database, Job
 from skybridge_server.repositories.execution_lists import cursor_of, listing
 from skybridge_server.repositories.functions import check_revision
 from skybridge_server.repositories.paging import page_of
@@ -42,6 +43,8 @@ from skybridge_server.repositories.tables import (
 )
 
 MAX_EVENTS = 1000
+
+T = TypeVar("T")
 
 NAMED = (ExecutionRow.execution == "") & (ExecutionRow.namespace == "")
 FUNCTION = statements.select(
@@ -80,6 +83,8 @@ class SqliteExecutions:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._arriving: dict[ExecutionName, asyncio.Future[None]] = {}
+        """Executions that have ended and are about to be stored."""
 
     async def add(
         self,
@@ -100,6 +105,38 @@ class SqliteExecutions:
                 db.execute_sql(ADD_INPUT, (row_id, input_))
 
         await self._database.write(job, cost=len(input_) + _size_of(events))
+
+    def add_ended(
+        self,
+        execution: Execution,
+        input_: bytes,
+        written: Sequence[Output],
+        request: Request | None = None,
+        *,
+        patient: bool = False,
+    ) -> asyncio.Future[None]:
+        name, values = execution.name, execution_rows.values_of(execution)
+        time = from_time(execution.end_time or execution.create_time)
+        rows = [
+            event_rows.values_at(n, time, body)
+            for n, body in enumerate(written, event_rows.FIRST_OUTPUT)
+        ]
+
+        def job(db: SqliteDatabase) -> None:
+            record(db, request)
+            self._database.room.check()
+            row_id: int = db.execute_sql(ADD, values).lastrowid
+            _add_labels(db, row_id, execution)
+            for row in rows:
+                db.execute_sql(ADD_EVENT, (row_id, *row))
+            if input_:
+                db.execute_sql(ADD_INPUT, (row_id, input_))
+
+        size = len(input_) + sum(len(body.data) for body in written)
+        stored = self._database.write(job, cost=size, patient=patient)
+        self._arriving[name] = stored
+        stored.add_done_callback(lambda _: self._arriving.pop(name))
+        return stored
 
     async def append(
         self,
@@ -126,7 +163,7 @@ class SqliteExecutions:
         await self._database.write(job, cost=_size_of(events))
 
     async def get(self, name: ExecutionName) -> Execution:
-        return await self._database.read(lambda db: _get(db, name))
+        return await self._read(name, lambda db: _get(db, name))
 
     async def get_input(self, name: ExecutionName) -> bytes:
         def job(db: SqliteDatabase) -> bytes:
@@ -134,7 +171,7 @@ class SqliteExecutions:
             query = InputRow.select(InputRow.data).where(InputRow.execution == row_id)
             return bytes(query.scalar(db) or b"")
 
-        return await self._database.read(job)
+        return await self._read(name, job)
 
     async def list(self, query: ExecutionQuery, page: PageRequest) -> Page[Execution]:
         def job(db: SqliteDatabase) -> Page[Execution]:
@@ -147,9 +184,7 @@ class SqliteExecutions:
         return await self._database.scan(job)
 
     async def attempts(self, name: ExecutionName) -> Sequence[Attempt]:
-        return await self._database.read(
-            lambda db: attempt_rows.of_execution(db, _find(db, name)[0])
-        )
+        return await self._read(name, lambda db: attempt_rows.of_execution(db, _find(db, name)[0]))
 
     async def take_over(
         self, owner: str, *, now: datetime, expire_time: datetime
@@ -157,14 +192,14 @@ class SqliteExecutions:
         return await self._database.write(lambda db: leases.take_over(db, owner, now, expire_time))
 
     async def events(self, name: ExecutionName, *, after: int, limit_bytes: int) -> Sequence[Event]:
-        return await self._database.read(lambda db: _read_events(db, name, after, limit_bytes))
+        return await self._read(name, lambda db: _read_events(db, name, after, limit_bytes))
 
     async def output(self, name: ExecutionName, stream: OutputStream, limit: int) -> bytes:
         def job(db: SqliteDatabase) -> bytes:
             chunks = _read_output(db, name, stream, limit, from_end=False)
             return b"".join(chunks)[:limit]
 
-        return await self._database.read(job)
+        return await self._read(name, job)
 
     async def output_tail(self, name: ExecutionName, stream: OutputStream, limit: int) -> bytes:
         def job(db: SqliteDatabase) -> bytes:
@@ -172,7 +207,7 @@ class SqliteExecutions:
             data = b"".join(reversed(chunks))
             return data[max(0, len(data) - limit) :]
 
-        return await self._database.read(job)
+        return await self._read(name, job)
 
     async def delete(self, name: ExecutionName) -> None:
         def job(db: SqliteDatabase) -> None:
@@ -205,6 +240,12 @@ class SqliteExecutions:
             lambda db: summarize(db, function, start_time=start_time, end_time=end_time)
         )
 
+    async def _read(self, name: ExecutionName, job: Job[T]) -> T:
+        """Read of one execution, once it is stored."""
+        if (arriving := self._arriving.get(name)) is not None:
+            await asyncio.wait({arriving})
+        return await self._database.read(job)
+
 
 def insert(
     db: SqliteDatabase,
@@ -221,11 +262,15 @@ def insert(
     if check_function:
         _check_function(db, execution)
     row_id: int = db.execute_sql(ADD, values).lastrowid
-    create_time = from_time(execution.create_time)
-    for label in execution.labels.items():
-        db.execute_sql(ADD_LABEL, (row_id, *label, execution.name.namespace, create_time))
+    _add_labels(db, row_id, execution)
     _add_events(db, row_id, events)
     return row_id
+
+
+def _add_labels(db: SqliteDatabase, row_id: int, execution: Execution) -> None:
+    for label in execution.labels.items():
+        create_time = from_time(execution.create_time)
+        db.execute_sql(ADD_LABEL, (row_id, *label, execution.name.namespace, create_time))
 
 
 def _check_function(db: SqliteDatabase, execution: Execution) -> None:
@@ -284,11 +329,9 @@ def _size_of(events: Sequence[Event]) -> int:
 def _read_events(
     db: SqliteDatabase, name: ExecutionName, after: int, limit_bytes: int
 ) -> list[Event]:
-    row_id, *_ = _find(db, name)
     events: list[Event] = []
     size = 0
-    for row in db.execute_sql(EVENTS, (row_id, after)):
-        event = event_rows.from_values(row, lambda: _get(db, name))
+    for event in _journal(db, name, after):
         size += _size_of([event])
         if events and size > limit_bytes:
             break
@@ -296,6 +339,29 @@ def _read_events(
         if len(events) == MAX_EVENTS:
             break
     return events
+
+
+def _journal(db: SqliteDatabase, name: ExecutionName, after: int) -> Iterator[Event]:
+    """Yield the events that follow `after`, those without a row too."""
+    row_id, state, _ = _find(db, name)
+    for row in db.execute_sql(EVENTS, (row_id, after)):
+        event = event_rows.from_values(row, lambda: _get(db, name))
+        yield from _straight(db, name, after, event.sequence)
+        yield event
+        after = event.sequence
+    if ExecutionState(state).final:
+        yield from _straight(db, name, after, None)
+
+
+def _straight(
+    db: SqliteDatabase, name: ExecutionName, after: int, before: int | None
+) -> Iterator[Event]:
+    """Yield what has no row because the execution itself tells it, see `add_ended`."""
+    if before == after + 1:
+        return
+    execution = _get(db, name)
+    for sequence in range(after + 1, before or execution.last_sequence + 1):
+        yield event_rows.of_straight(execution, sequence)
 
 
 def _read_output(

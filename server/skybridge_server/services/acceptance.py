@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
-from skybridge_server.errors import FailedPreconditionError
-from skybridge_server.models.executions import Execution, ExecutionState, Failure, FailureReason
+from skybridge_server.errors import FailedPreconditionError, StorageError
+from skybridge_server.models.executions import (
+    Execution,
+    ExecutionState,
+    Failure,
+    FailureReason,
+    Timings,
+)
 from skybridge_server.models.functions import Function, FunctionState, Revision
 from skybridge_server.models.journal import Event, StateChange
 from skybridge_server.models.names import ExecutionName, FunctionName, RevisionName, new_id
@@ -18,22 +24,29 @@ from skybridge_server.models.requests import Request
 from skybridge_server.repositories.base import Repositories
 from skybridge_server.services import idempotency
 from skybridge_server.services.active import ActiveExecution
+from skybridge_server.services.begun import Begun
 from skybridge_server.services.claims import Claims
 from skybridge_server.services.clock import Clock
 from skybridge_server.services.engines import Engines
-from skybridge_server.services.journal import Journal, Opening
+from skybridge_server.services.journal import Journal
 from skybridge_server.services.lease import taken
-from skybridge_server.services.pool.pool import Pool
+from skybridge_server.services.places import Places
 from skybridge_server.services.registry import Registry
 from skybridge_server.services.requests import ExecutionRequest
 from skybridge_server.services.rules import check_contract_input
-from skybridge_server.services.slots import ANYWHERE, Slots, Ticket
+from skybridge_server.services.slots import ANYWHERE, Ticket
+from skybridge_server.services.swift import Finished, Swift
 from skybridge_server.services.violations import Violations
 
 KEPT_REVISIONS = 1024
 
 UNKNOWN_STOP = Failure(FailureReason.CANCELLED, "it was cancelled")
 """Why an execution was stopped, where an older server did not say."""
+
+LEFT_AT_ONCE = 0.0
+"""Seconds that an execution lives once its only caller has left."""
+
+T = TypeVar("T")
 
 Accepted = tuple[ExecutionName, ActiveExecution | None]
 """Name of an execution, and what stands in memory of it unless it has ended."""
@@ -46,26 +59,26 @@ class Acceptance:
         self,
         repositories: Repositories,
         engines: Engines,
-        slots: Slots,
+        places: Places,
         registry: Registry,
-        pool: Pool,
+        swift: Swift,
         clock: Clock,
         on_delay: Callable[[], None],
     ) -> None:
         """`on_delay`: called when an execution that is stored waits for its start."""
         self._repositories = repositories
         self._engines = engines
-        self._slots = slots
+        self._places = places
         self._registry = registry
-        self._pool = pool
+        self._swift = swift
         self._clock = clock
         self._on_delay = on_delay
         self._storing: set[asyncio.Task[None]] = set()
         self._revisions: dict[tuple[str, int], Revision] = {}
         """Those that were executed, by uid of the function and number: they never change."""
-        self._claims: Claims[Accepted] = Claims()
+        self._claims: Claims[Finished | Accepted] = Claims()
         self._storing_works = True
-        """False once a held execution was refused, until the store takes one again."""
+        """False once one that had ended was refused, until the store takes one again."""
 
     async def accept(
         self,
@@ -73,52 +86,43 @@ class Acceptance:
         *,
         disconnect_grace: float | None,
         not_after: datetime | None = None,
-        alone: bool = False,
     ) -> Accepted:
-        """Store and launch an execution, or find the one that the same request made before.
+        """Store and launch an execution, or find the one that the same request made before."""
 
-        `alone`: nobody hears of it before its end, so that it may be stored then.
-        """
-        key = request.key
-        if not alone or key is None:
-            return await self._accept(request, disconnect_grace, not_after, alone=alone)
-        if (first := await self._claims.claim(key)) is not None:
-            return first
-        held = False
-        try:
-            accepted = await self._accept(request, disconnect_grace, not_after, alone=True)
-            self._claims.grant(key, accepted)
-            held = accepted[1] is not None and accepted[1].journal.held
-            return accepted
-        finally:
-            if not held:
-                self._claims.release(key)
-
-    async def _accept(
-        self,
-        request: ExecutionRequest,
-        disconnect_grace: float | None,
-        not_after: datetime | None,
-        *,
-        alone: bool,
-    ) -> Accepted:
         async def do() -> Accepted:
             if request.start_time is not None and request.start_time > self._clock.now():
                 return await self._put_off(request, request.start_time), None
-            active = await self._admit(request)
-            active.disconnect_grace = disconnect_grace
-            active.not_after = not_after
-            if alone and self._may_hold(active):
-                self._hold_and_launch(active, request)
+            function, revision = await self._startable(request)
+            ticket = self._places.enter(function.uid, revision)
+            return await self._admit(
+                request, function, revision, ticket, disconnect_grace, not_after
+            )
+
+        return await self._once(request, do)
+
+    async def execute(
+        self, request: ExecutionRequest, not_after: datetime | None
+    ) -> Finished | Accepted:
+        """Accept an execution for a caller who waits for its end, and who leaves with its task.
+
+        Nobody else hears of it before, so that it may be stored only then.
+        """
+        key = request.key
+        if key is None:
+            return await self._execute(request, not_after)
+        if (first := await self._claims.claim(key)) is not None:
+            return first
+        result: Finished | Accepted | None = None
+        try:
+            result = await self._once(request, partial(self._execute, request, not_after))
+            self._claims.grant(key, result)
+            return result
+        finally:
+            if isinstance(result, Finished):
+                # Until then the store does not know of the request.
+                result.stored.add_done_callback(lambda _: self._claims.release(key))
             else:
-                await self._store(active, request)
-            return active.name, active
-
-        async def repeat(recorded: Request) -> Accepted:
-            name = ExecutionName(request.function.namespace, recorded.resource)
-            return name, self._registry.get(name)
-
-        return await idempotency.once(self._repositories.requests, request.key, do, repeat)
+                self._claims.release(key)
 
     def readmit(self, execution: Execution, revision: Revision) -> None:
         """Launch an execution that was accepted earlier: it waits for a place, or goes on.
@@ -126,11 +130,7 @@ class Acceptance:
         FailedPreconditionError: its runtime is gone.
         """
         self._engines.get(revision.spec.runtime)
-        state, warm = execution.state, revision.spec.contract.kind.warm
-        if state is ExecutionState.QUEUED or (warm and state is ExecutionState.STARTING):
-            ticket = self._enter(execution.function_uid, revision, always=True)
-        else:
-            ticket = self._slots.resume(execution.function_uid, revision.spec.scaling)
+        ticket = self._places.readmit(execution.function_uid, revision, execution.state)
         active = self._activate(execution, revision, ticket)
         active.left_behind = True
         if execution.state is ExecutionState.CANCELLING:
@@ -147,12 +147,36 @@ class Acceptance:
         await asyncio.shield(self._begin(self._store_for_later(execution, request)))
         return execution.name
 
-    async def _admit(self, request: ExecutionRequest) -> ActiveExecution:
-        """Check whether the function can be executed now, and take a place in the queue."""
+    async def _once(
+        self, request: ExecutionRequest, do: Callable[[], Awaitable[T]]
+    ) -> T | Accepted:
+        async def repeat(recorded: Request) -> T | Accepted:
+            name = ExecutionName(request.function.namespace, recorded.resource)
+            return name, self._registry.get(name)
+
+        return await idempotency.once(self._repositories.requests, request.key, do, repeat)
+
+    async def _admit(
+        self,
+        request: ExecutionRequest,
+        function: Function,
+        revision: Revision,
+        ticket: Ticket,
+        disconnect_grace: float | None,
+        not_after: datetime | None,
+    ) -> Accepted:
+        """Store and launch an execution that has a place, at least in the queue."""
+        active = self._activate(_new_execution(request, function), revision, ticket)
+        active.disconnect_grace = disconnect_grace
+        active.not_after = not_after
+        await self._store(active, request)
+        return active.name, active
+
+    async def _startable(self, request: ExecutionRequest) -> tuple[Function, Revision]:
+        """Return the function and its revision that a request is for, if they can start now."""
         function, revision = await self._check(request)
         self._engines.check(revision.spec.runtime)
-        ticket = self._enter(function.uid, revision)
-        return self._activate(_new_execution(request, function), revision, ticket)
+        return function, revision
 
     async def _check(self, request: ExecutionRequest) -> tuple[Function, Revision]:
         """Return the function and its revision that a request is for, if they can take it."""
@@ -174,11 +198,6 @@ class Acceptance:
         """
         function = await self._repositories.functions.get(name)
         return function, await self._revision_to_run(function)
-
-    def _enter(self, function_uid: str, revision: Revision, *, always: bool = False) -> Ticket:
-        warm = revision.spec.contract.kind.warm
-        seats = self._pool.seats(function_uid, revision) if warm else ANYWHERE
-        return self._slots.enter(function_uid, revision.spec.scaling, seats, always=always)
 
     async def _revision_to_run(self, function: Function) -> Revision:
         if function.state is FunctionState.DISABLED:
@@ -213,26 +232,68 @@ class Acceptance:
 
     # -- executions that are stored when they end -----------------------------------------------
 
-    def _may_hold(self, active: ActiveExecution) -> bool:
-        """Tell whether an execution will soon be over, and its record may wait until then."""
-        ticket = active.ticket
-        on_instance = ticket.seat is not None and ticket.seat is not ANYWHERE
-        return on_instance and self._storing_works and self._registry.launching
+    async def _execute(
+        self, request: ExecutionRequest, not_after: datetime | None
+    ) -> Finished | Accepted:
+        function, revision = await self._startable(request)
+        ticket = self._take(function.uid, revision)
+        begun: Begun | None = None
+        if ticket is not None:
+            begun = await self._begin_now(request, function, revision, ticket, not_after)
+        if begun is None:
+            ticket = ticket or self._places.enter(function.uid, revision)
+            return await self._admit(request, function, revision, ticket, LEFT_AT_ONCE, not_after)
+        try:
+            whole = await self._swift.collect(begun)
+        except asyncio.CancelledError:
+            self._store_abandoned(self._taken_over(begun, not_after), request)
+            raise
+        if whole:
+            return await self._conclude(begun)
+        active = self._taken_over(begun, not_after)
+        await self._store(active, request)
+        return active.name, active
 
-    def _hold_and_launch(self, active: ActiveExecution, request: ExecutionRequest) -> None:
-        """Launch an execution whose journal is stored in one write, see decision 0014."""
-        record = idempotency.record(request.key, resource=active.name.execution)
-        active.input = request.input
-        lease = partial(taken, active, self._registry.server_id)
-        active.journal.hold(Opening(request.input, record, lease))
+    def _take(self, function_uid: str, revision: Revision) -> Ticket | None:
+        """Take a place on an idle instance, where its execution can be stored at its end."""
+        recorded_later = self._storing_works and self._registry.launching
+        if not recorded_later or self._registry.followed:
+            return None
+        return self._places.take(function_uid, revision)
 
-        def after() -> None:
-            if active.refused is not None:
-                self._storing_works = False
-            if request.key is not None:
-                self._claims.release(request.key)
+    async def _begin_now(
+        self,
+        request: ExecutionRequest,
+        function: Function,
+        revision: Revision,
+        ticket: Ticket,
+        not_after: datetime | None,
+    ) -> Begun | None:
+        limit = min(revision.spec.timeouts.execution, request.timeout or timedelta.max)
+        if not_after is not None:
+            limit = min(limit, not_after - datetime.now(UTC))
+        try:
+            return await self._swift.begin(request, function, revision, ticket, limit)
+        except BaseException:
+            ticket.release()
+            raise
 
-        self._registry.launch(active, after)
+    async def _conclude(self, begun: Begun) -> Finished:
+        try:
+            return await self._swift.conclude(begun)
+        except StorageError:
+            self._storing_works = False
+            raise
+
+    def _taken_over(self, begun: Begun, not_after: datetime | None) -> ActiveExecution:
+        """Return what stands in memory of an execution that runs already, to be stored so."""
+        new = _new_execution(begun.request, begun.function)
+        execution = replace(new, name=begun.name, create_time=begun.start_time)
+        active = self._activate(execution, begun.revision, begun.ticket)
+        active.begun = begun
+        active.disconnect_grace = LEFT_AT_ONCE
+        active.not_after = not_after
+        return active
 
     # -- executions that are stored first -------------------------------------------------------
 
@@ -244,6 +305,11 @@ class Acceptance:
             storing.add_done_callback(lambda _: active.leave_alone(active.not_after))
             raise
 
+    def _store_abandoned(self, active: ActiveExecution, request: ExecutionRequest) -> None:
+        """Store an execution whose caller has left already."""
+        storing = self._begin(self._store_and_launch(active, request))
+        storing.add_done_callback(lambda _: active.leave_alone(active.not_after))
+
     def _begin(self, storing: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Store something, to the end: what is on disk must not be left lying."""
         task = asyncio.create_task(storing)
@@ -252,23 +318,37 @@ class Acceptance:
         return task
 
     async def _store_and_launch(self, active: ActiveExecution, request: ExecutionRequest) -> None:
-        execution, first_event = active.journal.open()
+        execution, events = active.journal.open(**self._facts(active))
         record = idempotency.record(request.key, resource=execution.name.execution)
         self._registry.expect(active)
         try:
             # Checked again, in one with the write: it may be deleted by now.
             await self._repositories.executions.add(
-                execution, request.input, [first_event], record, check_function=True
+                execution, request.input, events, record, check_function=True
             )
         except BaseException:
             self._registry.forget(active)
             active.ticket.release()
+            if active.begun is not None:
+                active.begun.give_up()
             raise
         self._storing_works = True
-        active.journal.stored([first_event])
+        active.journal.stored(events)
         if active.ticket.turn.is_set() and active.ticket.seat is not ANYWHERE:
             active.input = request.input  # it runs now: the store need not be asked for it
         self._registry.launch(active)
+
+    def _facts(self, active: ActiveExecution) -> dict[str, Any]:
+        """Return what is new since its acceptance of an execution that has begun."""
+        begun = active.begun
+        if begun is None:
+            return {}
+        return {
+            "start_time": begun.start_time,
+            "timings": Timings(queue=timedelta(0)),
+            "instance": begun.instance.name.instance,
+            "lease": taken(active, self._registry.server_id),
+        }
 
     async def _store_for_later(self, execution: Execution, request: ExecutionRequest) -> None:
         record = idempotency.record(request.key, resource=execution.name.execution)

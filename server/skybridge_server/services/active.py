@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from skybridge_server.errors import FailedPreconditionError, StorageError
+from skybridge_server.errors import FailedPreconditionError
 from skybridge_server.models.executions import Execution, ExecutionState, Failure, FailureReason
 from skybridge_server.models.functions import Revision
 from skybridge_server.models.names import ExecutionName
 from skybridge_server.runtimes.base import Attachment
+from skybridge_server.services.begun import Begun
 from skybridge_server.services.bell import Bell
 from skybridge_server.services.journal import Journal
 from skybridge_server.services.slots import Ticket
@@ -55,12 +56,8 @@ class ActiveExecution:
     """What goes in, where it need not be read from the store."""
     on_stop: Callable[[], None] | None = None
     """Called when it is told to stop, for those who do not wait for `stopping`."""
-    early: Execution | None = None
-    """How it ended, where that is told before it is on disk."""
-    refused: StorageError | None = None
-    """Why it could not be stored at all: then nobody has heard of it."""
-    told: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set once its end may be told: with `over`, or early."""
+    begun: Begun | None = None
+    """What an instance does of it already, where it was begun before it was stored."""
     container_id: str = ""
     attachment: Attachment | None = None
     attached: Bell = field(default_factory=Bell)
@@ -112,24 +109,9 @@ class ActiveExecution:
         self._cancel_grace()
 
     async def end(self) -> Execution:
-        """Wait for the end of its attempt, and return it as it then is.
-
-        StorageError: it was not stored at all.
-        """
+        """Wait for the end of its attempt, and return it as it then is."""
         await self.over.wait()
-        if self.refused is not None:
-            raise self.refused
         return self.journal.execution
-
-    async def answer(self) -> Execution:
-        """Wait for its end as `end` does, but no longer than its durability asks for."""
-        await self.told.wait()
-        return self.early or await self.end()
-
-    def tell(self, ended: Execution) -> None:
-        """Answer before the end is on disk."""
-        self.early = ended
-        self.told.set()
 
     async def running(self) -> Attachment:
         """Wait until its process runs, and return the connection to it.

@@ -29,6 +29,7 @@ from skybridge_server.services.requests import (
     LogEntry,
     LogQuery,
 )
+from skybridge_server.services.swift import Finished
 from skybridge_server.services.watching import Watching
 
 INLINE_OUTPUT_BYTES = 3 * MIB
@@ -65,15 +66,16 @@ class ExecutionService:
         Cancelling this coroutine cancels the execution.
         """
         not_after = None if time_left is None else datetime.now(UTC) + time_left
-        name, active = await self._acceptance.accept(
-            request, disconnect_grace=0.0, not_after=not_after, alone=True
-        )
+        accepted = await self._acceptance.execute(request, not_after)
+        if isinstance(accepted, Finished):
+            return accepted.execution, accepted.output
+        name, active = accepted
         if active is None:
             execution = await self.get(name)
-            return execution, await self.output(execution)
-        with active.caller(not_after):
-            execution = await active.answer()
-        return execution, active.journal.output or await self.output(execution)
+        else:
+            with active.caller(not_after):
+                execution = await active.end()
+        return execution, await self.output(execution)
 
     async def start(self, request: ExecutionRequest) -> Execution:
         """Start an execution that is bound to no caller; return it once it is stored."""
@@ -132,7 +134,7 @@ class ExecutionService:
         active = self._registry.get(name)
         if active is None:
             return await self._executions.get(name)
-        return active.early or active.journal.snapshot()
+        return active.journal.snapshot()
 
     async def attempts(self, execution: Execution) -> Sequence[Attempt]:
         """Return the attempts that came before the one an execution shows."""
@@ -142,9 +144,6 @@ class ExecutionService:
         """Return what an ended execution wrote, as far as it fits in an answer."""
         if not execution.state.final:
             return ExecutionOutput(b"", truncated=False, log_tail=b"")
-        active = self._registry.get(execution.name)
-        if active is not None and active.journal.output is not None:
-            return active.journal.output  # not in the store yet
         output = tail = b""
         if execution.stdout_bytes:
             output = await self._executions.output(

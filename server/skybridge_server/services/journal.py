@@ -3,18 +3,15 @@
 An event can be read once it is on disk, never before: what a reader has seen, a crash cannot take
 back. Writers never wait for readers. Each reader has a position of its own and is served from the
 last few events in memory, or from the store once it has fallen behind.
-
-A journal may be held: then it is stored in one write when its execution ends, and nobody knows of
-the execution before. See docs/decisions/0014-one-write-for-a-warm-execution.md.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
@@ -42,10 +39,8 @@ from skybridge_server.models.journal import (
     StateChange,
 )
 from skybridge_server.models.names import ExecutionName
-from skybridge_server.models.requests import Request
 from skybridge_server.repositories.base import ExecutionRepository
 from skybridge_server.services.bell import Bell
-from skybridge_server.services.requests import ExecutionOutput
 from skybridge_server.services.retries import attempt_of
 
 UNSTORED_BYTES = 4 * MIB
@@ -55,32 +50,12 @@ BATCH_BYTES = 2 * MIB
 RECENT_BYTES = 1 * MIB
 SMALL_OUTPUT = 8 * KIB
 """Pieces of output are put together up to this size while they wait for the disk."""
-HELD_BYTES = 1 * MIB
-"""What a held journal keeps in memory; beyond, it is stored as it comes."""
 EVENT_COST = 256
 """What an event without data weighs in memory, about."""
 LOG_TAIL_BYTES = 8 * KIB
 BOTH = frozenset(OutputStream)
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """What is stored together with the first events of a held journal."""
-
-    input: bytes
-    request: Request | None
-    lease: Callable[[], Lease]
-    """Takes the lease that is needed where it is stored before it has ended."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sealed:
-    """The whole of a held journal, and the execution as it ended."""
-
-    execution: Execution
-    events: list[Event]
 
 
 class Journal:
@@ -101,10 +76,6 @@ class Journal:
         self._output_limit = output_limit
         self._sequence = execution.last_sequence
         self._stored = execution.last_sequence
-        self._opening: Opening | None = None
-        """Set until a journal that was held is in the store."""
-        self._held = False
-        self._sealed = False
         self._unstored: list[Event] = []
         self._unstored_state: Execution | None = None
         self._unstored_bytes = 0
@@ -120,8 +91,6 @@ class Journal:
         self._written = dict(self._kept)
         self._bell = Bell()
         self.log_tail = b""
-        self.output: ExecutionOutput | None = None
-        """What an answer holds, where it was all in memory at the end."""
 
     @property
     def execution(self) -> Execution:
@@ -147,29 +116,19 @@ class Journal:
 
     # -- writing --------------------------------------------------------------------------------
 
-    def open(self) -> tuple[Execution, Event]:
-        """Return the execution as it is to be stored, and its first event."""
-        event = self._next(StateChange(self.state, self.attempt))
+    def open(self, **begun: Any) -> tuple[Execution, list[Event]]:
+        """Return the execution as it is to be stored, and its first events.
+
+        `begun`: what is new of it since its acceptance, where it runs already.
+        """
+        events = [self._next(StateChange(self.state, self.attempt))]
+        if begun:
+            self._check_transition(ExecutionState.RUNNING)
+            self._changes.update(begun, state=ExecutionState.RUNNING)
+            events.append(self._next(StateChange(self.state, self.attempt)))
         self._execution = self._shown = self._snapshot()
-        return self._execution, event
-
-    def hold(self, opening: Opening) -> None:
-        """Open the journal, and store nothing of it until the end, or until it is let go."""
-        self._opening, self._held = opening, True
-        self._write(self._next(StateChange(self.state, self.attempt)))
-
-    def let_go(self) -> None:
-        """Store a held journal, and what comes, from now on."""
-        if self._held and self._opening is not None and not self._sealed:
-            self._held = False
-            self._changes["lease"] = self._opening.lease()
-            self._unstored_state = self._snapshot()
-            self._writing = asyncio.create_task(self._write_all())
-
-    @property
-    def held(self) -> bool:
-        """Whether the store has nothing of it, and is not about to."""
-        return self._held
+        self._epoch = self._execution.lease.epoch
+        return self._execution, events
 
     def stored(self, events: Sequence[Event]) -> None:
         """Publish events that are on disk."""
@@ -186,8 +145,7 @@ class Journal:
         self._check_transition(state)
         self._changes.update(changes, state=state)
         self._write(self._next(StateChange(state, self.attempt)))
-        if not self._held:
-            self._unstored_state = self._snapshot()
+        self._unstored_state = self._snapshot()
 
     def note(self, **changes: object) -> None:
         """Change what is stored of the execution, without an event."""
@@ -221,8 +179,6 @@ class Journal:
             self.log_tail = (self.log_tail + data)[-LOG_TAIL_BYTES:]
         if not self._lengthen_last(stream, data):
             self._write(self._next(Output(stream, offset, data)))
-        if self._held and self._unstored_bytes > HELD_BYTES:
-            self.let_go()
         return self._unstored_bytes > UNSTORED_BYTES
 
     async def room(self) -> None:
@@ -290,36 +246,6 @@ class Journal:
         await self._store(events, waiting, attempt=attempt)
         self._close(waiting, events)
 
-    def seal(self, gap_reason: GapReason | None, **changes: Any) -> Sealed:
-        """Return the end of a held journal, to be stored by `end_sealed`; its output is known."""
-        self._check_transition(changes["state"])
-        self._sealed = True
-        events = self._gap_events(gap_reason, BOTH)
-        ended = replace(
-            self._execution,
-            **{
-                **self._changes,
-                **changes,
-                "last_sequence": self._sequence + 1,
-                "stdout_bytes": self._written[OutputStream.STDOUT],
-                "stderr_bytes": self._written[OutputStream.STDERR],
-                "lease": Lease(self._epoch),
-            },
-        )
-        events.append(self._next(Result(ended)))
-        self.output = _output_of(events, self.log_tail, ended)
-        return Sealed(ended, events)
-
-    async def end_sealed(self, sealed: Sealed) -> None:
-        """Store all of a held journal. StorageError: the store has nothing of it."""
-        try:
-            await self._store(sealed.events, sealed.execution)
-        except StorageError as error:
-            self._failure = error
-            self._bell.ring()
-            raise
-        self._close(sealed.execution, sealed.events)
-
     # -- reading --------------------------------------------------------------------------------
 
     def snapshot(self) -> Execution:
@@ -335,7 +261,6 @@ class Journal:
 
     async def latest(self) -> Execution:
         """Return the execution as it is now, once that is on disk or was refused."""
-        self.let_go()
         sequence = self._sequence
         while self._stored < sequence and self._failure is None:
             await self._bell.wait()
@@ -375,7 +300,7 @@ class Journal:
     def _last_events(
         self, execution: Execution, gap_reason: GapReason | None, gap_in: Collection[OutputStream]
     ) -> tuple[Execution, list[Event]]:
-        """Return an execution as it ends, and the last events: those held, gaps, the result."""
+        """Return an execution as it ends, and the last events: gaps, the result."""
         events = self._gap_events(gap_reason, gap_in)
         ended = self._given_back(self._counted(execution))
         events.append(self._next(Result(ended)))
@@ -384,18 +309,13 @@ class Journal:
     def _gap_events(
         self, reason: GapReason | None, streams: Collection[OutputStream]
     ) -> list[Event]:
-        """Return the events that were held, and gaps at the ends of the streams."""
-        held = self._unstored if self._held else []
-        self._sequence = held[-1].sequence if held else self._stored
-        if reason is None and not held and self._kept == self._written:
+        """Return gaps at the ends of the streams."""
+        self._sequence = self._stored
+        if reason is None and self._kept == self._written:
             return []
-        kept = dict(self._kept)
-        for event in held:
-            if isinstance(event.body, Output):
-                kept[event.body.stream] += len(event.body.data)
         reasons = dict.fromkeys(streams, reason)
-        gaps = (self._gap(stream, kept[stream], reasons.get(stream)) for stream in OutputStream)
-        return [*held, *(self._next(gap) for gap in gaps if gap is not None)]
+        gaps = (self._gap(stream, kept, reasons.get(stream)) for stream, kept in self._kept.items())
+        return [self._next(gap) for gap in gaps if gap is not None]
 
     def _counted(self, execution: Execution) -> Execution:
         return replace(
@@ -414,8 +334,6 @@ class Journal:
     def _close(self, execution: Execution, events: Sequence[Event]) -> None:
         self._execution = self._shown = execution
         self._changes.clear()
-        if self._held:
-            self._held, self._unstored, self._unstored_bytes = False, [], 0
         # Those who are far behind may keep this for long: they find the rest in the store.
         self._recent.clear()
         self._recent_bytes = 0
@@ -461,7 +379,7 @@ class Journal:
         self._wake_writer()
 
     def _wake_writer(self) -> None:
-        if self._writing is None and self._failure is None and not self._held:
+        if self._writing is None and self._failure is None:
             self._writing = asyncio.create_task(self._write_all())
 
     async def _write_all(self) -> None:
@@ -474,10 +392,7 @@ class Journal:
                 self._shown = state or self._shown
                 self._published(events)
         except StorageError as error:
-            if self._opening is not None and self._unstored_bytes <= UNSTORED_BYTES:
-                self._held, self._unstored = True, [*events, *self._unstored]  # once more, later
-            else:
-                self._failure = error
+            self._failure = error
         except Exception:
             log.exception("journal broke", execution=str(self.execution.name))
             self._failure = StorageError("internal error of the server")
@@ -509,20 +424,14 @@ class Journal:
         aftermath: Aftermath = NOTHING,
     ) -> None:
         """Store events; with a state that takes the lease, its epoch is ours from then on."""
-        if self._opening is not None:
-            state = state or replace(self._snapshot(), last_sequence=events[-1].sequence)
-            opening = self._opening
-            await self._repository.add(state, opening.input, events, opening.request)
-            self._opening = None
-        else:
-            await self._repository.append(
-                self._execution.name,
-                events,
-                state,
-                epoch=self._epoch,
-                attempt=attempt,
-                aftermath=aftermath,
-            )
+        await self._repository.append(
+            self._execution.name,
+            events,
+            state,
+            epoch=self._epoch,
+            attempt=attempt,
+            aftermath=aftermath,
+        )
         if state is not None:
             self._epoch = state.lease.epoch
 
@@ -538,14 +447,3 @@ class Journal:
 def _weight(event: Event) -> int:
     body = event.body
     return EVENT_COST + (len(body.data) if isinstance(body, Output) else 0)
-
-
-def _output_of(events: Sequence[Event], log_tail: bytes, ended: Execution) -> ExecutionOutput:
-    """Return what a held journal has of the output, which is all that was kept."""
-    chunks = [
-        event.body.data
-        for event in events
-        if isinstance(event.body, Output) and event.body.stream is OutputStream.STDOUT
-    ]
-    output = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-    return ExecutionOutput(output, truncated=len(output) < ended.stdout_bytes, log_tail=log_tail)

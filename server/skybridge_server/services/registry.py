@@ -115,15 +115,19 @@ class Registry:
         del self._active[active.name]
         active.exited()
         active.over.set()
-        active.told.set()
 
     @property
     def launching(self) -> bool:
         """Whether `launch` runs what it is given."""
         return not self._closing
 
-    def launch(self, active: ActiveExecution, after: Callable[[], None] = lambda: None) -> None:
-        """Run an execution, and call `after` its end; see `launching`.
+    @property
+    def followed(self) -> bool:
+        """Whether somebody follows what executions of a function write, as they are launched."""
+        return bool(self._listeners)
+
+    def launch(self, active: ActiveExecution) -> None:
+        """Run an execution; see `launching`.
 
         A server that stops leaves what is stored to its next start.
         """
@@ -137,19 +141,16 @@ class Registry:
         self._active[active.name] = active
         if not warm:
             self._owned[str(active.name)] = active.name
-        self._tasks[active.name] = asyncio.create_task(self._run(active, runner, after))
+        self._tasks[active.name] = asyncio.create_task(self._run(active, runner))
         for listener in self._listeners:
             listener.add(active)
         for arrived in self._arrivals.get(active.name, ()):
             arrived.set()
 
-    async def _run(
-        self, active: ActiveExecution, runner: Runner, after: Callable[[], None]
-    ) -> None:
+    async def _run(self, active: ActiveExecution, runner: Runner) -> None:
         try:
             await runner.run()
-            if active.refused is None:
-                self._note_end(active)
+            self._note_end(active)
         except LeaseLostError as error:
             active.handed_over = True
             log.warning("execution is in other hands", detail=error.message)
@@ -157,7 +158,6 @@ class Registry:
             log.exception("execution not settled", execution=str(active.name))
         finally:
             self.forget(active)
-            after()
             try:
                 if not active.handed_over:
                     await runner.clean_up()

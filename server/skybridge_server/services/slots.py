@@ -180,6 +180,22 @@ class Slots:
         self._serve(lane)
         return ticket
 
+    def take(self, function_uid: str, scaling: Scaling, seats: Seats) -> Ticket | None:
+        """Take a place to run and a seat, if both are there and nobody waits for them."""
+        lane = self._lanes.get(function_uid) or Lane(function_uid)
+        lane.max_running = _most_running(scaling, self._max_running)
+        if lane.queued or not lane.room or self.running >= self._max_running:
+            return None
+        seat = seats.take()
+        if seat is None:
+            return None
+        self._lanes[function_uid] = lane
+        self.queued += 1  # for a moment
+        ticket = Ticket(self, lane, seats)
+        ticket.seat = seat
+        self._run(ticket)
+        return ticket
+
     def resume(self, function_uid: str, scaling: Scaling) -> Ticket:
         """Take the place of what runs already: it has one, however many there are."""
         lane = self._lanes.setdefault(function_uid, Lane(function_uid))

@@ -777,7 +777,8 @@ async def exchanged(parts: list[bytes]) -> tuple[int, bytes] | SkybridgeError:
         loop = asyncio.get_running_loop()
         _, connection = await loop.create_connection(lambda: Connection(ours), sock=ours)
         output = Output()
-        exchange = asyncio.create_task(connection.exchange(b"GET / HTTP/1.1\r\n\r\n", b"", output))
+        delivery = connection.send(b"GET / HTTP/1.1\r\n\r\n", b"")
+        reading = asyncio.create_task(delivery.to(output))
         await asyncio.sleep(0)
         for part in parts:
             if part and not connection.closed:
@@ -785,7 +786,8 @@ async def exchanged(parts: list[bytes]) -> tuple[int, bytes] | SkybridgeError:
         connection.eof_received()
         try:
             async with asyncio.timeout(PATIENCE):
-                return (await exchange).status, output.whole
+                await reading
+                return connection.finish().status, output.whole
         except SkybridgeError as error:
             return error
         finally:

@@ -437,7 +437,7 @@ async def test_ended_executions_leave_nothing_in_memory() -> None:
         registry, acceptance = world.services.registry, world.services.executions._acceptance
         for kept in (registry._active, registry._tasks, registry._owned, registry._listeners):
             assert not kept
-        assert (acceptance._storing, acceptance._slots._lanes) == (set(), {})
+        assert (acceptance._storing, acceptance._places._slots._lanes) == (set(), {})
         assert not world.journals_in_memory()
         assert len(asyncio.all_tasks()) < 5
 

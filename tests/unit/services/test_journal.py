@@ -41,9 +41,9 @@ class Desk:
         self.journal = Journal(self.execution, self.store, limit)
 
     async def open(self) -> Desk:
-        execution, event = self.journal.open()
-        await self.store.add(execution, b"", [event])
-        self.journal.stored([event])
+        execution, events = self.journal.open()
+        await self.store.add(execution, b"", events)
+        self.journal.stored(events)
         return self
 
     async def running(self) -> Desk:

@@ -73,7 +73,7 @@ class Play:
         function = await world.services.functions.get(
             await world.deployed(program=self.program(), timeouts=TIMEOUTS)
         )
-        slots = world.services.executions._acceptance._slots
+        slots = world.services.executions._acceptance._places._slots
         tickets = [slots.enter(function.uid, Scaling()) for _ in range(4)]  # no place is free
         gates = [world.runtime.gate.hold(method) for method in ("create", "start")]
         self.name = await world.start()

@@ -8,8 +8,8 @@ to no execution: it must never stand in the log of another.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from skybridge_server.errors import StorageError
 
@@ -39,14 +39,9 @@ class InstanceLog:
         else:
             self.tail = (self.tail + data)[-TAIL_BYTES:]
 
-    @contextmanager
-    def belongs_to(self, write: Write) -> Iterator[None]:
-        """Let output belong to an execution, the only one that runs."""
+    def belongs_to(self, write: Write | None) -> None:
+        """Let output belong to an execution, the only one that runs; None: it runs no more."""
         self._write = write
-        try:
-            yield
-        finally:
-            self._write = None
 
     async def settle(self, *, first: bool) -> None:
         """Wait for what was written until now, from an instance that writes at all.

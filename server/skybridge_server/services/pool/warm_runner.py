@@ -6,15 +6,13 @@ The instance is left for others, unless it broke, died, or did not return when i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
-import structlog
-
-from skybridge_server.contracts.base import Answer, Call
+from skybridge_server.contracts.base import Answer, Call, Sink
 from skybridge_server.errors import (
     InstanceError,
     InstanceGoneError,
@@ -32,19 +30,15 @@ from skybridge_server.models.executions import (
     Timings,
     Usage,
 )
-from skybridge_server.models.functions import Durability
 from skybridge_server.models.journal import GapReason, OutputStream
 from skybridge_server.services import outcome
+from skybridge_server.services.begun import Begun
 from skybridge_server.services.lease import taken
 from skybridge_server.services.outcome import Outcome
 from skybridge_server.services.pool.instances import Ended, Instance
 from skybridge_server.services.runner import Runner, StoppedError
 from skybridge_server.services.time_limit import seconds, time_limit
 
-HELD_SECONDS = 0.05
-"""How long an execution that nobody has heard of may be in memory alone."""
-DEFERRED_SECONDS = 0.02
-"""How long the store is left alone after an answer, so that others share the write."""
 DEATH_PATIENCE = 2.0
 """Seconds in which the engine tells how an instance ended that closed its connection."""
 
@@ -52,8 +46,6 @@ _NOT_CALLED = {ExecutionState.QUEUED, ExecutionState.STARTING}
 """RUNNING is stored before an instance hears of an execution."""
 NO_USAGE = Usage()
 """What an execution on a kept instance uses cannot be told from what others do."""
-
-log = structlog.get_logger(__name__)
 
 
 class WarmRunner(Runner):
@@ -71,6 +63,8 @@ class WarmRunner(Runner):
 
     async def _run_phases(self) -> Outcome:
         active = self._active
+        if active.begun is not None:
+            return await self._go_on(active.begun)
         if active.left_behind and active.journal.state not in _NOT_CALLED:
             return self._lost("its instance is gone")
         if not active.ticket.turn.is_set():
@@ -98,7 +92,6 @@ class WarmRunner(Runner):
             f"no instance became free within spec.timeouts.queue ({seconds(limits.queue)}): raise "
             "it, or spec.scaling.max_instances, or the server's FAAS_MAX_INSTANCES",
         )
-        active.journal.let_go()
         await self._within(active.ticket.covered.wait(), limits.queue, late)
         self._note_queued()
         if active.ticket.turn.is_set():
@@ -125,9 +118,8 @@ class WarmRunner(Runner):
     # -- running --------------------------------------------------------------------------------
 
     async def _run_on(self, instance: Instance, input_: bytes) -> Outcome:
-        active, loop = self._active, asyncio.get_running_loop()
-        began = loop.time()
-        now = datetime.now(UTC)
+        active, now = self._active, datetime.now(UTC)
+        moment = asyncio.get_running_loop().time()
         self._cold = self._cold and instance.executions == 1
         if self._timings.queue is None:
             self._note_queued()
@@ -141,45 +133,61 @@ class WarmRunner(Runner):
             cold_start=self._cold,
             lease=self._lease(),
         )
-        if not active.journal.held:
-            # What the store has as QUEUED has never run.
-            await active.journal.flush()
-            if active.stopping.is_set():
-                return Outcome()  # why it was stopped is the failure
+        # What the store has as QUEUED has never run.
+        await active.journal.flush()
+        if active.stopping.is_set():
+            return Outcome()  # why it was stopped is the failure
+        call = self._call(input_, now + time_limit(active).length)
+        return await self._attend(instance, partial(instance.conversation.call, call), moment)
+
+    async def _go_on(self, begun: Begun) -> Outcome:
+        """Go on with what the instance does already."""
+        self._instance = begun.instance
+        self._timings = self._active.journal.execution.timings
+        for data in begun.log:
+            self._active.journal.take_output(OutputStream.STDERR, data)
+        if self._active.stopping.is_set():
+            self._give_grace()
+        return await self._attend(begun.instance, begun.exchange.answer, begun.moment)
+
+    async def _attend(
+        self, instance: Instance, answering: Callable[[Sink], Awaitable[Answer]], moment: float
+    ) -> Outcome:
+        """Stay with an instance until its answer, or until it has had its time.
+
+        `moment`: when it started, by the clock of the loop.
+        """
+        active, loop = self._active, asyncio.get_running_loop()
         limit = time_limit(active)
-        timers = [
-            loop.call_later(limit.length.total_seconds(), active.stop, limit.reason, limit.message)
-        ]
-        if active.journal.held:
-            timers.append(loop.call_later(HELD_SECONDS, active.journal.let_go))
+        timer = loop.call_at(
+            moment + limit.length.total_seconds(), active.stop, limit.reason, limit.message
+        )
         self._task = asyncio.current_task()
         active.on_stop = self._give_grace
         try:
-            return await self._talk(instance, self._call(input_, now + limit.length))
+            return await self._talk(instance, answering)
         finally:
             active.on_stop = None
-            for timer in timers:
-                timer.cancel()
+            timer.cancel()
             if self._grace is not None:
                 self._grace.cancel()
-            self._run_time = timedelta(seconds=loop.time() - began)
+            self._run_time = timedelta(seconds=loop.time() - moment)
 
     def _lease(self) -> Lease:
-        """Return the lease to run with; what the store does not know needs none yet."""
-        journal = self._active.journal
-        if journal.held:
-            return journal.accepted.lease
-        if journal.execution.lease.owner:
-            return journal.execution.lease
-        return taken(self._active, self._server_id)
+        lease = self._active.journal.execution.lease
+        return lease if lease.owner else taken(self._active, self._server_id)
 
-    async def _talk(self, instance: Instance, call: Call) -> Outcome:
-        """Have the instance do it, and judge the answer; without one the instance is retired."""
+    async def _talk(
+        self, instance: Instance, answering: Callable[[Sink], Awaitable[Answer]]
+    ) -> Outcome:
+        """Take an answer and judge it; without one the instance is retired."""
         answer: Answer | None = None
         try:
-            with self._logging(instance):
-                answer = await instance.conversation.call(call, self._take)
-                await instance.log.settle(first=instance.executions == 1)
+            # What it writes can be of no other execution, if it does but one at a time.
+            if self._spec.scaling.instance_concurrency == 1:
+                instance.log.belongs_to(self._log)
+            answer = await answering(self._take)
+            await instance.log.settle(first=instance.executions == 1)
         except asyncio.CancelledError:
             if not self._gave_up or self._task is None:
                 raise
@@ -190,15 +198,10 @@ class WarmRunner(Runner):
         except StorageError as error:
             return outcome.of_lost_output(error, GapReason.STORAGE_UNAVAILABLE)
         finally:
+            instance.log.belongs_to(None)
             if answer is None or not answer.reusable:
                 instance.retire(polite=answer is not None)
         return await self._judge(answer)
-
-    def _logging(self, instance: Instance) -> AbstractContextManager[None]:
-        """Let what the instance writes be the execution's log, if it can be of no other."""
-        if self._spec.scaling.instance_concurrency > 1:
-            return nullcontext()
-        return instance.log.belongs_to(self._log)
 
     def _call(self, input_: bytes, deadline: datetime) -> Call:
         accepted = self._active.journal.accepted
@@ -237,12 +240,11 @@ class WarmRunner(Runner):
     async def _judge(self, answer: Answer) -> Outcome:
         self._answered = Envelope(answer.content_type, answer.headers, answer.status)
         journal = self._active.journal
-        if not journal.held:
-            self._active.exited()
-            try:
-                await journal.flush()
-            except StorageError as error:
-                return outcome.of_lost_output(error)
+        self._active.exited()
+        try:
+            await journal.flush()
+        except StorageError as error:
+            return outcome.of_lost_output(error)
         return outcome.of_answer(
             answer.failure,
             self._spec,
@@ -264,34 +266,17 @@ class WarmRunner(Runner):
         exit_ = ended.exit if ended else None
         return outcome.of_dead_instance(error, exit_, self._spec, log_tail=log_tail)
 
-    async def _settle(self, ending: Outcome) -> None:
-        if not self._active.journal.held:
-            await super()._settle(ending)
-            return
-        sealed = self._active.journal.seal(ending.gap, **self._facts(ending))
-        if self._spec.durability is Durability.DEFERRED:
-            self._active.tell(sealed.execution)
-            await asyncio.sleep(DEFERRED_SECONDS)
-        try:
-            await self._active.journal.end_sealed(sealed)
-        except StorageError as error:
-            log.warning("end not stored", execution=str(self._active.name), detail=error.message)
-            self._active.refused = error  # nobody has heard of it
-
     def _ended_execution(self, ending: Outcome) -> Execution:
-        return replace(self._active.journal.execution, **self._facts(ending))
-
-    def _facts(self, ending: Outcome) -> dict[str, Any]:
-        """Return what is new of the execution at its end."""
-        now, began = datetime.now(UTC), self._timings
-        total = max(now - self._active.journal.accepted.ready_time, timedelta(0))
-        return {
-            "state": ending.state,
-            "failure": ending.failure,
-            "exit_code": ending.exit_code,
-            "cold_start": self._cold,
-            "timings": Timings(began.queue, began.start, self._run_time, total, began.init),
-            "usage": Usage(oom_killed=True) if ending.oom_killed else NO_USAGE,
-            "end_time": now,
-            "answered": self._answered,
-        }
+        execution, now, began = self._active.journal.execution, datetime.now(UTC), self._timings
+        total = max(now - execution.ready_time, timedelta(0))
+        return replace(
+            execution,
+            state=ending.state,
+            failure=ending.failure,
+            exit_code=ending.exit_code,
+            cold_start=self._cold,
+            timings=Timings(began.queue, began.start, self._run_time, total, began.init),
+            usage=Usage(oom_killed=True) if ending.oom_killed else NO_USAGE,
+            end_time=now,
+            answered=self._answered,
+        )

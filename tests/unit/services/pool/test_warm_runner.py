@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from skybridge_server.contracts.base import Answer, Call, Sink
+from skybridge_server.contracts.delivery import Delivery
 from skybridge_server.errors import (
     AlreadyExistsError,
     FailedPreconditionError,
@@ -43,6 +44,7 @@ from skybridge_server.models.paging import PageRequest
 from skybridge_server.runtimes.base import Exit
 from skybridge_server.services.pool.instances import Ended, Instance
 from skybridge_server.services.requests import ExecutionRequest, RequestKey
+from skybridge_server.services.swift import SWIFT_SECONDS
 from tests.unit.services.pool.kit import FakeLauncher
 from tests.unit.services.world import HELLO, World, key, output_of, settle, until, world_of
 
@@ -80,6 +82,55 @@ async def give(sink: Sink, data: bytes) -> None:
         await waits
 
 
+class FakeExchange:
+    """A program at work."""
+
+    def __init__(self, instance: Instance, call: Call, program: Program) -> None:
+        self._delivery = Delivery()
+        self._work = asyncio.create_task(self._do(program(instance, call, self._take)))
+        self._answer = FINE
+
+    async def _do(self, work: Awaitable[Answer]) -> None:
+        try:
+            self._answer = await work
+            self._delivery.finish()
+        except Exception as error:  # noqa: BLE001 - it is the answer
+            self._delivery.finish(error)
+
+    def _take(self, data: bytes) -> None:
+        self._delivery.add(data, Endless())
+
+    def whole(self) -> asyncio.Future[None]:
+        return self._delivery.whole()
+
+    @property
+    def collected(self) -> Sequence[bytes] | None:
+        return self._delivery.collected
+
+    def end(self) -> Answer:
+        return self._answer
+
+    async def answer(self, sink: Sink) -> Answer:
+        try:
+            await self._delivery.to(sink)
+        finally:
+            self.abandon()
+        return self.end()
+
+    def abandon(self) -> None:
+        self._work.cancel()
+
+
+class Endless(asyncio.ReadTransport):
+    """A source that cannot be held back."""
+
+    def pause_reading(self) -> None:
+        """It goes on."""
+
+    def resume_reading(self) -> None:
+        """It never stopped."""
+
+
 class FakeConversation:
     """Runs the program that the test has given by then."""
 
@@ -90,9 +141,15 @@ class FakeConversation:
     async def ready(self) -> None:
         """It is."""
 
-    async def call(self, call: Call, sink: Sink) -> Answer:
+    def begin(self, call: Call) -> FakeExchange:
         self._launcher.calls.append(call)
-        return await self._launcher.program(self._instance, call, sink)
+        return FakeExchange(self._instance, call, self._launcher.program)
+
+    async def connect(self) -> None:
+        """It is."""
+
+    async def call(self, call: Call, sink: Sink) -> Answer:
+        return await self.begin(call).answer(sink)
 
     async def close(self) -> None:
         """Nothing is held."""
@@ -189,7 +246,7 @@ async def test_what_takes_longer_is_stored_meanwhile(
     await deployed(world)
     launcher.program = takes(1)
     call = asyncio.create_task(world.execute(input=b"x"))
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(2 * SWIFT_SECONDS)
     (running,) = [
         each for each in world.repositories.executions.rows.values() if not each.state.final
     ]
@@ -246,10 +303,12 @@ async def test_deferred_answers_come_before_the_write(world: World) -> None:
     request = ExecutionRequest(HELLO, b"data")
     execution, output = await world.services.executions.execute(request, time_left=None)
     assert (execution.state, output.output) == (S.SUCCEEDED, b"data")
-    assert await world.services.executions.get(execution.name) == execution
-    assert (await world.services.executions.output(execution)).output == b"data"
+    reading = asyncio.create_task(world.services.executions.get(execution.name))
+    await settle()
+    assert not reading.done()  # who asks for it waits for the write
     held.set()
-    assert await ended(world, execution) == execution
+    assert await reading == execution == await ended(world, execution)
+    assert (await world.services.executions.output(execution)).output == b"data"
 
 
 # --- repeats ------------------------------------------------------------------------------------
