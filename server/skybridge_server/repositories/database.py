@@ -18,9 +18,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from peewee import PeeweeException, SqliteDatabase
 
@@ -31,6 +32,15 @@ T = TypeVar("T")
 
 Job = Callable[[SqliteDatabase], T]
 """Work on the database, run on one of its threads."""
+
+Item_contra = TypeVar("Item_contra", contravariant=True)
+
+
+class Work(Protocol[Item_contra]):
+    """Work on the database that is cheaper for many items at once than for each alone."""
+
+    def __call__(self, db: SqliteDatabase, many: Sequence[Item_contra]) -> None: ...
+
 
 MIB = 1024 * 1024
 MAX_QUEUED_BYTES = 256 * MIB
@@ -67,7 +77,7 @@ def connect_to(path: Path) -> SqliteDatabase:
 class _Task(Generic[T]):
     """A job, its weight in bytes, and what became of it."""
 
-    __slots__ = ("cost", "error", "future", "job", "result")
+    __slots__ = ("cost", "error", "future", "job", "result", "together")
 
     def __init__(self, job: Job[T], cost: int, future: asyncio.Future[T]) -> None:
         self.job = job
@@ -75,6 +85,8 @@ class _Task(Generic[T]):
         self.future = future
         self.result: T | None = None
         self.error: Exception | None = None
+        self.together: tuple[Work[Any], Any] | None = None
+        """The work that is done on many items at once, and its item."""
 
     def run(self, database: SqliteDatabase) -> None:
         """Do the job, perhaps once more after its effects were taken back."""
@@ -168,7 +180,7 @@ class _Worker(threading.Thread):
         False if one of several changes failed: none of them has happened then.
         """
         connection.execute("BEGIN IMMEDIATE" if self._writes else "BEGIN")
-        for task in batch:
+        for task in _put_together(batch):
             task.run(self._database)
             if self._writes and task.error is not None:
                 if connection.in_transaction:
@@ -196,6 +208,25 @@ class _Worker(threading.Thread):
             if not self._writes:
                 self._database.execute_sql("PRAGMA query_only = 1")
         return self._database.connection()  # type: ignore[no-any-return]
+
+
+def _put_together(batch: Sequence[_Task[Any]]) -> Sequence[_Task[Any]]:
+    """Return tasks that do the same as these, those of one work in one."""
+    if len(batch) == 1:
+        return batch
+    tasks: list[_Task[Any]] = []
+    items_of: dict[Work[Any], list[Any]] = {}
+    for task in batch:
+        if task.together is None:
+            tasks.append(task)
+            continue
+        work, item = task.together
+        if work in items_of:
+            items_of[work].append(item)
+        else:
+            items = items_of[work] = [item]
+            tasks.append(_Task(partial(work, many=items), 0, task.future))
+    return tasks
 
 
 class Database:
@@ -245,7 +276,20 @@ class Database:
         `patient`: it may wait for others up to PATIENT_SECONDS, to share their commit.
         StorageError: disk full, or too much waits for the disk already.
         """
-        task = self._task(job, cost)
+        return self._write(self._task(job, cost), patient=patient)
+
+    def write_together(
+        self, work: Work[T], item: T, cost: int = 0, *, patient: bool = False
+    ) -> asyncio.Future[None]:
+        """Run work on an item as `write` does, but on all items that share a commit in one go.
+
+        It runs where the first of them stands, so before some that were written earlier.
+        """
+        task = self._task(lambda db: work(db, (item,)), cost)
+        task.together = (work, item)
+        return self._write(task, patient=patient)
+
+    def _write(self, task: _Task[T], *, patient: bool) -> asyncio.Future[T]:
         self._patient.append(task)
         if not patient:
             self._send()

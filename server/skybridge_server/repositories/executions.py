@@ -28,6 +28,8 @@ from skybridge_server.repositories import (
 from skybridge_server.repositories.aftermath import store as store_aftermath
 from skybridge_server.repositories.codec import from_time
 from skybridge_server.repositories.database import Database, Job
+from skybridge_server.repositories.ended import LABEL_COLUMNS, Ended, ended
+from skybridge_server.repositories.ended import store as store_ended
 from skybridge_server.repositories.execution_lists import cursor_of, listing
 from skybridge_server.repositories.functions import check_revision
 from skybridge_server.repositories.paging import page_of
@@ -52,16 +54,7 @@ FUNCTION = statements.select(
     (FunctionRow.namespace == "") & (FunctionRow.function == ""),
 )
 ADD = statements.insert(ExecutionRow, execution_rows.COLUMNS)
-ADD_LABEL = statements.insert(
-    ExecutionLabelRow,
-    (
-        ExecutionLabelRow.owner,
-        ExecutionLabelRow.key,
-        ExecutionLabelRow.value,
-        ExecutionLabelRow.namespace,
-        ExecutionLabelRow.create_time,
-    ),
-)
+ADD_LABEL = statements.insert(ExecutionLabelRow, LABEL_COLUMNS)
 ADD_INPUT = statements.insert(InputRow, (InputRow.execution, InputRow.data))
 ADD_EVENT = statements.insert(EventRow, (EventRow.execution, *event_rows.COLUMNS))
 UPDATE = statements.update(ExecutionRow, execution_rows.CHANGING, ExecutionRow.id == 0)
@@ -115,28 +108,19 @@ class SqliteExecutions:
         *,
         patient: bool = False,
     ) -> asyncio.Future[None]:
-        name, values = execution.name, execution_rows.values_of(execution)
-        time = from_time(execution.end_time or execution.create_time)
-        rows = [
-            event_rows.values_at(n, time, body)
-            for n, body in enumerate(written, event_rows.FIRST_OUTPUT)
-        ]
-
-        def job(db: SqliteDatabase) -> None:
-            record(db, request)
-            self._database.room.check()
-            row_id: int = db.execute_sql(ADD, values).lastrowid
-            _add_labels(db, row_id, execution)
-            for row in rows:
-                db.execute_sql(ADD_EVENT, (row_id, *row))
-            if input_:
-                db.execute_sql(ADD_INPUT, (row_id, input_))
-
-        size = len(input_) + sum(len(body.data) for body in written)
-        stored = self._database.write(job, cost=size, patient=patient)
-        self._arriving[name] = stored
-        stored.add_done_callback(lambda _: self._arriving.pop(name))
+        stored = self._database.write_together(
+            self._store_ended,
+            ended(execution, input_, written, request),
+            cost=len(input_) + sum(len(body.data) for body in written),
+            patient=patient,
+        )
+        self._arriving[execution.name] = stored
+        stored.add_done_callback(lambda _: self._arriving.pop(execution.name))
         return stored
+
+    def _store_ended(self, db: SqliteDatabase, many: Sequence[Ended]) -> None:
+        self._database.room.check()
+        store_ended(db, many)
 
     async def append(
         self,
@@ -262,15 +246,11 @@ def insert(
     if check_function:
         _check_function(db, execution)
     row_id: int = db.execute_sql(ADD, values).lastrowid
-    _add_labels(db, row_id, execution)
+    create_time = from_time(execution.create_time)
+    for label in execution.labels.items():
+        db.execute_sql(ADD_LABEL, (row_id, *label, execution.name.namespace, create_time))
     _add_events(db, row_id, events)
     return row_id
-
-
-def _add_labels(db: SqliteDatabase, row_id: int, execution: Execution) -> None:
-    for label in execution.labels.items():
-        create_time = from_time(execution.create_time)
-        db.execute_sql(ADD_LABEL, (row_id, *label, execution.name.namespace, create_time))
 
 
 def _check_function(db: SqliteDatabase, execution: Execution) -> None:

@@ -6,14 +6,38 @@ Building a query costs more than running it, see the benchmarks.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
+from typing import Any
 
-from peewee import Expression, Field, Model
+from peewee import Expression, Field, Model, SqliteDatabase
+
+_AT_ONCE = (64, 16, 4, 1)
+"""Rows that one statement inserts: few kinds of statements, since each is kept compiled."""
 
 
 def insert(table: type[Model], fields: Sequence[Field]) -> str:
     """Return the SQL that inserts one row; it takes the values in the order of `fields`."""
     sql: str = table.insert_many([[None] * len(fields)], fields=list(fields)).sql()[0]
     return sql
+
+
+class Insert:
+    """Inserts rows into a table, many by one statement."""
+
+    def __init__(self, table: type[Model], fields: Sequence[Field]) -> None:
+        """`fields`: in the order of the values of a row."""
+        self._sql = {
+            count: table.insert_many([[None] * len(fields)] * count, fields=list(fields)).sql()[0]
+            for count in _AT_ONCE
+        }
+
+    def run(self, db: SqliteDatabase, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Insert rows as part of a change."""
+        start = 0
+        for count, sql in self._sql.items():
+            while len(rows) - start >= count:
+                db.execute_sql(sql, tuple(chain(*rows[start : start + count])))
+                start += count
 
 
 def update(table: type[Model], fields: Sequence[Field], where: Expression) -> str:

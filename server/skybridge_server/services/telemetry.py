@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -10,8 +11,9 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from skybridge_server.models.destinations import Delivery, DeliveryState
-from skybridge_server.models.executions import Execution
+from skybridge_server.models.executions import Execution, ExecutionState, FailureReason
 from skybridge_server.models.instances import InstanceState
+from skybridge_server.models.names import FunctionName
 from skybridge_server.services.pool.pool import Pool
 from skybridge_server.services.slots import Slots
 
@@ -72,8 +74,8 @@ class Telemetry:
             buckets=_BUCKETS,
             registry=registry,
         )
-        self._phases_of: dict[str, list[tuple[str, Histogram]]] = {}
-        """The histograms of each function: looking for them costs more than using them."""
+        self._functions: dict[FunctionName, _Counts] = {}
+        """Those of each function: looking for them by labels costs more than using them."""
         running = Gauge(
             "skybridge_executions_running", "Executions that run now.", registry=registry
         )
@@ -91,19 +93,23 @@ class Telemetry:
 
     def ended(self, execution: Execution) -> None:
         """Count an execution that has ended."""
-        function = str(execution.function)
-        phases = self._phases_of.get(function)
-        if phases is None:
-            phases = [(each, self._phases.labels(function, each)) for each in PHASES]
-            self._phases_of[function] = phases
-        reason = execution.failure.reason.name if execution.failure else ""
-        self._executions.labels(function, execution.state.name, reason).inc()
+        counts = self._functions.get(execution.function)
+        if counts is None:
+            counts = self._functions[execution.function] = self._counts_of(execution.function)
+        reason = execution.failure.reason if execution.failure else None
+        ended = counts.ends.get((execution.state, reason))
+        if ended is None:
+            ended = self._executions.labels(
+                str(execution.function), execution.state.name, reason.name if reason else ""
+            )
+            counts.ends[execution.state, reason] = ended
+        ended.inc()
         if execution.cold_start:
-            self._cold_starts.labels(function).inc()
+            counts.cold_starts.inc()
         elif execution.instance:
-            self._warm_starts.labels(function).inc()
+            counts.warm_starts.inc()
         timings = execution.timings
-        for phase, durations in phases:
+        for phase, durations in counts.phases:
             length = getattr(timings, phase)
             if length is not None:
                 durations.observe(length.total_seconds())
@@ -120,6 +126,24 @@ class Telemetry:
         """Count an attempt to tell a destination, which is now as given."""
         kind = "function" if delivery.destination.function else "webhook"
         self._deliveries.labels(kind, _OUTCOMES[delivery.state]).inc()
+
+    def _counts_of(self, name: FunctionName) -> _Counts:
+        function = str(name)
+        return _Counts(
+            cold_starts=self._cold_starts.labels(function),
+            warm_starts=self._warm_starts.labels(function),
+            phases=[(each, self._phases.labels(function, each)) for each in PHASES],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    """What is counted of one function."""
+
+    cold_starts: Counter
+    warm_starts: Counter
+    phases: list[tuple[str, Histogram]]
+    ends: dict[tuple[ExecutionState, FailureReason | None], Counter] = field(default_factory=dict)
 
 
 def _count(pool: Pool, state: InstanceState) -> float:

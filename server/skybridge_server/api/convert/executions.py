@@ -7,14 +7,15 @@ from collections.abc import Iterable
 from skybridge.faas.v1 import execution_pb2 as pb
 from skybridge.faas.v1 import execution_service_pb2 as service_pb
 from skybridge_server.api.convert.values import (
-    optional_duration_to_proto,
+    fill_duration,
+    fill_timestamp,
     optional_timestamp_to_proto,
     timestamp_to_proto,
 )
 from skybridge_server.models.destinations import Delivery
 from skybridge_server.models.executions import Attempt, Execution, Failure, Timings, Usage
 from skybridge_server.models.journal import Event, Gap, Output, StateChange
-from skybridge_server.models.names import ExecutionName, InstanceName, RevisionName
+from skybridge_server.models.names import ExecutionName, InstanceName
 from skybridge_server.services.requests import ExecutionOutput, Heartbeat, InputAck, LogEntry
 
 
@@ -24,28 +25,34 @@ def execution_to_proto(
     attempts: Iterable[Attempt] = (),
 ) -> pb.Execution:
     """Return an execution; `output` and `attempts` are left out of lists and events."""
-    message = pb.Execution(
-        name=str(execution.name),
-        function=str(execution.function),
-        revision=str(RevisionName(execution.function, execution.revision)),
-        state=pb.ExecutionState.ValueType(execution.state),
-        failure=_failure_to_proto(execution.failure),
-        exit_code=execution.exit_code,
-        stdout_bytes=execution.stdout_bytes,
-        stderr_bytes=execution.stderr_bytes,
-        last_sequence=execution.last_sequence,
-        attempt=execution.attempt,
-        cold_start=execution.cold_start,
-        labels=execution.labels,
-        timings=_timings_to_proto(execution.timings),
-        usage=_usage_to_proto(execution.usage),
-        create_time=timestamp_to_proto(execution.create_time),
-        start_time=optional_timestamp_to_proto(execution.start_time),
-        end_time=optional_timestamp_to_proto(execution.end_time),
-        requested_start_time=optional_timestamp_to_proto(execution.due_time),
-        not_before=optional_timestamp_to_proto(execution.not_before),
-        attempts=map(_attempt_to_proto, attempts),
-    )
+    message = pb.Execution()
+    function = message.function = str(execution.function)
+    message.name = str(execution.name)
+    message.revision = f"{function}/revisions/{execution.revision}"
+    message.state = pb.ExecutionState.ValueType(execution.state)
+    message.stdout_bytes = execution.stdout_bytes
+    message.stderr_bytes = execution.stderr_bytes
+    message.last_sequence = execution.last_sequence
+    message.attempt = execution.attempt
+    message.cold_start = execution.cold_start
+    message.labels.update(execution.labels)
+    if execution.exit_code is not None:
+        message.exit_code = execution.exit_code
+    if execution.failure is not None:
+        _fill_failure(message.failure, execution.failure)
+    _fill_timings(message.timings, execution.timings)
+    _fill_usage(message.usage, execution.usage)
+    fill_timestamp(message.create_time, execution.create_time)
+    for name, time in (
+        ("start_time", execution.start_time),
+        ("end_time", execution.end_time),
+        ("requested_start_time", execution.due_time),
+        ("not_before", execution.not_before),
+    ):
+        if time is not None:
+            fill_timestamp(getattr(message, name), time)
+    for attempt in attempts:
+        _fill_attempt(message.attempts.add(), attempt)
     if execution.instance:
         _fill_warm(message, execution)
     if output is not None:
@@ -55,20 +62,52 @@ def execution_to_proto(
     return message
 
 
-def _attempt_to_proto(attempt: Attempt) -> pb.Attempt:
-    return pb.Attempt(
-        number=attempt.number,
-        failure=_failure_to_proto(attempt.failure),
-        exit_code=attempt.exit_code,
-        stdout_bytes=attempt.stdout_bytes,
-        stderr_bytes=attempt.stderr_bytes,
-        last_sequence=attempt.last_sequence,
-        cold_start=attempt.cold_start,
-        timings=_timings_to_proto(attempt.timings),
-        usage=_usage_to_proto(attempt.usage),
-        start_time=optional_timestamp_to_proto(attempt.start_time),
-        end_time=timestamp_to_proto(attempt.end_time),
-    )
+# Filled in place, here and below: a message that is built apart and then set is copied, which costs
+# more than all else.
+
+
+def _fill_attempt(message: pb.Attempt, attempt: Attempt) -> None:
+    message.number = attempt.number
+    _fill_failure(message.failure, attempt.failure)
+    if attempt.exit_code is not None:
+        message.exit_code = attempt.exit_code
+    message.stdout_bytes = attempt.stdout_bytes
+    message.stderr_bytes = attempt.stderr_bytes
+    message.last_sequence = attempt.last_sequence
+    message.cold_start = attempt.cold_start
+    _fill_timings(message.timings, attempt.timings)
+    _fill_usage(message.usage, attempt.usage)
+    if attempt.start_time is not None:
+        fill_timestamp(message.start_time, attempt.start_time)
+    fill_timestamp(message.end_time, attempt.end_time)
+
+
+def _fill_failure(message: pb.Failure, failure: Failure) -> None:
+    message.reason = pb.FailureReason.ValueType(failure.reason)
+    message.message = failure.message
+    message.signal = failure.signal
+
+
+def _fill_timings(message: pb.Timings, timings: Timings) -> None:
+    message.SetInParent()
+    for name, length in (
+        ("queue", timings.queue),
+        ("start", timings.start),
+        ("run", timings.run),
+        ("total", timings.total),
+        ("init", timings.init),
+    ):
+        if length is not None:
+            fill_duration(getattr(message, name), length)
+
+
+def _fill_usage(message: pb.Usage, usage: Usage) -> None:
+    message.SetInParent()
+    if usage.cpu is not None:
+        fill_duration(message.cpu, usage.cpu)
+    if usage.peak_memory_bytes is not None:
+        message.peak_memory_bytes = usage.peak_memory_bytes
+    message.oom_killed = usage.oom_killed
 
 
 def _fill_warm(message: pb.Execution, execution: Execution) -> None:
@@ -88,34 +127,6 @@ def delivery_to_proto(delivery: Delivery) -> pb.Delivery:
         execution=str(delivery.told or ""),
         next_time=optional_timestamp_to_proto(delivery.next_time),
         end_time=optional_timestamp_to_proto(delivery.end_time),
-    )
-
-
-def _failure_to_proto(failure: Failure | None) -> pb.Failure | None:
-    if failure is None:
-        return None
-    return pb.Failure(
-        reason=pb.FailureReason.ValueType(failure.reason),
-        message=failure.message,
-        signal=failure.signal,
-    )
-
-
-def _timings_to_proto(timings: Timings) -> pb.Timings:
-    return pb.Timings(
-        queue=optional_duration_to_proto(timings.queue),
-        start=optional_duration_to_proto(timings.start),
-        run=optional_duration_to_proto(timings.run),
-        total=optional_duration_to_proto(timings.total),
-        init=optional_duration_to_proto(timings.init),
-    )
-
-
-def _usage_to_proto(usage: Usage) -> pb.Usage:
-    return pb.Usage(
-        cpu=optional_duration_to_proto(usage.cpu),
-        peak_memory_bytes=usage.peak_memory_bytes,
-        oom_killed=usage.oom_killed,
     )
 
 
@@ -151,9 +162,6 @@ def log_entry_to_proto(entry: LogEntry) -> service_pb.ReadLogsResponse:
     else:
         _fill_gap(message.gap, entry.body)
     return message
-
-
-# Filled in place: a message that is built apart and then set would have its bytes copied again.
 
 
 def _fill_output(message: pb.Output, output: Output) -> None:

@@ -15,7 +15,7 @@ from skybridge_server.services.violations import Violations
 E = TypeVar("E", bound=enum.IntEnum)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
+_SECONDS_OF_A_DAY = 86_400
 _MAX_DURATION_SECONDS = 315_576_000_000
 _MIN_TIMESTAMP_SECONDS = -62_135_596_800
 _MAX_TIMESTAMP_SECONDS = 253_402_300_799
@@ -61,11 +61,18 @@ def optional_duration_from_proto(
     return timedelta(seconds=seconds, microseconds=nanos // 1000)
 
 
-def duration_to_proto(value: timedelta) -> Duration:
-    """Return a duration; both parts have the same sign, as the type asks."""
-    seconds, microseconds = divmod(abs(value) // _MICROSECOND, 1_000_000)
+def fill_duration(message: Duration, value: timedelta) -> None:
+    """Fill in a duration; both parts have the same sign, as the type asks."""
     sign = -1 if value.days < 0 else 1
-    return Duration(seconds=sign * seconds, nanos=sign * microseconds * 1000)
+    value = abs(value)
+    message.seconds = sign * (value.days * _SECONDS_OF_A_DAY + value.seconds)
+    message.nanos = sign * value.microseconds * 1000
+
+
+def duration_to_proto(value: timedelta) -> Duration:
+    message = Duration()
+    fill_duration(message, value)
+    return message
 
 
 def optional_duration_to_proto(value: timedelta | None) -> Duration | None:
@@ -86,9 +93,16 @@ def optional_timestamp_from_proto(
     return _EPOCH + timedelta(seconds=seconds, microseconds=nanos // 1000)
 
 
-def timestamp_to_proto(value: datetime) -> Timestamp:
+def fill_timestamp(message: Timestamp, value: datetime) -> None:
     since = value - _EPOCH
-    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
+    message.seconds = since.days * _SECONDS_OF_A_DAY + since.seconds
+    message.nanos = since.microseconds * 1000
+
+
+def timestamp_to_proto(value: datetime) -> Timestamp:
+    message = Timestamp()
+    fill_timestamp(message, value)
+    return message
 
 
 def optional_timestamp_to_proto(value: datetime | None) -> Timestamp | None:
