@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -89,6 +89,50 @@ async def test_a_failing_job_fails_alone(database: Database) -> None:
         type(None),
     ]
     assert await database.read(ids) == [1, 3]
+
+
+async def test_what_is_done_together_fails_alone_too(database: Database) -> None:
+    done: list[list[int]] = []
+
+    def insert_all(db: SqliteDatabase, many: Sequence[int]) -> None:
+        done.append([*many])
+        for number in many:
+            insert(number)(db)
+
+    async def together(*numbers: int) -> list[object]:
+        gate = Gate()
+        held = database.write(gate.job)
+        await gate.reached()
+        futures = [database.write_together(insert_all, number) for number in numbers]
+        futures.append(database.write(insert(10 + len(done))))
+        gate.open()
+        await held
+        return await asyncio.gather(*futures, return_exceptions=True)
+
+    assert await together(1, 2, 3) == [None] * 4
+    assert done == [[1, 2, 3]]
+    assert [type(each) for each in await together(4, 1, 5)] == [
+        type(None),
+        StorageError,
+        type(None),
+        type(None),
+    ]
+    assert done[1:] == [[4, 1, 5], [4], [1], [5]]
+    assert await database.read(ids) == [1, 2, 3, 4, 5, 10, 11]
+
+
+async def test_patient_changes_wait_for_others_but_not_for_long(database: Database) -> None:
+    first = database.write(insert(1), patient=True)
+    await database.read(ids)
+    assert not first.done()
+    await database.write(insert(2))
+    assert first.done()
+    assert await database.read(ids) == [1, 2]
+    await database.write(insert(3), patient=True)
+    assert await database.read(ids) == [1, 2, 3]
+    last = database.write(insert(4), patient=True)
+    await database.close()
+    await last
 
 
 async def test_a_failing_commit_fails_its_batch_and_no_other(database: Database) -> None:
