@@ -57,7 +57,7 @@ ADD = f"{STORE}.executions:SqliteExecutions.add"
 CREATE, START, REMOVE = (f"{ENGINE}.{name}" for name in ("create", "start", "remove"))
 END = f"{SERVICES}.journal:Journal.end"
 END_ATTEMPT = f"{SERVICES}.journal:Journal.end_attempt"
-END_SEALED = f"{SERVICES}.journal:Journal.end_sealed"
+SWIFT = f"{SERVICES}.swift:Swift"
 CALL = "skybridge_server.contracts.http:HttpConversation.call"
 FIRE = f"{SERVICES}.firing:Firing.start"
 
@@ -79,8 +79,10 @@ POINTS = {
     "container removed": Point(REMOVE, after=True),
     "instance not called": Point(CALL),
     "instance answered": Point(CALL, after=True),
-    "answer not stored": Point(END_SEALED),
-    "answer stored, not told": Point(END_SEALED, after=True),
+    "idle instance not called": Point(f"{SWIFT}.begin"),
+    "idle instance answered": Point(f"{SWIFT}.collect", after=True),
+    "answer not stored": Point(f"{SWIFT}.conclude"),
+    "answer stored, not told": Point(f"{SWIFT}.conclude", after=True),
     "schedule not fired": Point(FIRE),
     "schedule fired, not noted": Point(FIRE, after=True),
     "schedule noted": Point(f"{STORE}.schedules:SqliteSchedules.settle", after=True),
