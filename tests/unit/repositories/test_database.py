@@ -121,14 +121,15 @@ async def test_what_is_done_together_fails_alone_too(database: Database) -> None
     assert await database.read(ids) == [1, 2, 3, 4, 5, 10, 11]
 
 
-async def test_patient_changes_wait_for_others_but_not_for_long(database: Database) -> None:
-    first = database.write(insert(1), patient=True)
-    await database.read(ids)
-    assert not first.done()
-    await database.write(insert(2))
-    assert first.done()
-    assert await database.read(ids) == [1, 2]
-    await database.write(insert(3), patient=True)
+async def test_patient_changes_wait_for_others(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await database.write(insert(1), patient=True)  # for a while only
+    monkeypatch.setattr(module, "PATIENT_SECONDS", 3600)
+    second = database.write(insert(2), patient=True)
+    assert await database.read(ids) == [1]
+    await database.write(insert(3))
+    assert second.done()
     assert await database.read(ids) == [1, 2, 3]
     last = database.write(insert(4), patient=True)
     await database.close()
