@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -14,6 +15,12 @@ settings.register_profile(
     "any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("any-machine")
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector of each test all that was imported and collected before."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

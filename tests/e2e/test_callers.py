@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing
 from typing import Any, Literal
 
 import docker
@@ -27,6 +25,7 @@ from skybridge_client import (
     ResourceExhaustedError,
     is_final,
 )
+from tests.support.crowd import watched_crowd
 from tests.support.functions import (
     GATED,
     PATIENT,
@@ -287,41 +286,6 @@ async def collect_stored(client: AsyncClient, execution: str, after: int) -> lis
 # -- crowds --------------------------------------------------------------------------------------
 
 
-class Crowd:
-    """Counts, from what the engine tells, how many containers of a function run at once."""
-
-    def __init__(self) -> None:
-        self.started = self.running = self.most = self.destroyed = 0
-
-    def follow(self, events: Iterable[dict[str, Any]]) -> None:
-        for event in events:
-            self._count(event["Action"])
-
-    def _count(self, action: str) -> None:
-        if action == "start":
-            self.started += 1
-            self.running += 1
-        elif action == "die":
-            self.running -= 1
-        elif action == "destroy":
-            self.destroyed += 1
-        self.most = max(self.most, self.running)
-
-
-@contextmanager
-def watched_crowd(docker_client: docker.DockerClient, function: str) -> Iterator[Crowd]:
-    crowd = Crowd()
-    label = f"skybridge.function=namespaces/default/functions/{function}"
-    events = docker_client.events(decode=True, filters={"label": label, "type": "container"})
-    thread = threading.Thread(target=crowd.follow, args=(events,))
-    thread.start()
-    try:
-        yield crowd
-    finally:
-        events.close()
-        thread.join()
-
-
 async def test_two_hundred_callers_on_a_limit_of_four(
     client: AsyncClient, docker_client: docker.DockerClient
 ) -> None:
@@ -341,7 +305,7 @@ async def test_two_hundred_callers_on_a_limit_of_four(
         await until(all_gone, "all containers to be removed")
 
     assert (crowd.started, crowd.running) == (200, 0)
-    assert 2 <= crowd.most <= 4
+    assert 2 <= crowd.most_running <= 4
 
 
 async def test_who_does_not_fit_into_the_queue_is_told_when_to_come_back(

@@ -14,6 +14,7 @@ import pytest
 from skybridge_client import AsyncClient, Execution, Patience
 from skybridge_client.errors import FailedPreconditionError, NotFoundError
 from skybridge_client.messages import Instance, InstanceState
+from tests.support.crowd import watched_crowd
 from tests.support.functions import (
     RUNNING,
     collect,
@@ -340,29 +341,25 @@ async def test_a_revision_is_replaced_under_load_without_a_failure(client: Async
 
 
 async def test_many_callers_of_many_functions_share_the_budget(
-    client: AsyncClient, server: Server
+    client: AsyncClient, docker_client: docker.DockerClient
 ) -> None:
     functions = await asyncio.gather(*(deploy_http(client) for _ in range(50)))
-    most = 0
-    done = asyncio.Event()
-
-    async def count() -> None:
-        nonlocal most
-        while not done.is_set():
-            most = max(most, len(await asyncio.to_thread(server.containers)))
 
     async def call(number: int) -> None:
         name = functions[number % len(functions)]
         execution = await client.execute(name, b"env K_SERVICE")
         assert execution.output == name.encode()
 
-    counting = asyncio.create_task(count())
-    try:
+    with watched_crowd(docker_client, *functions) as crowd:
         await asyncio.gather(*(call(number) for number in range(300)))
-    finally:
-        done.set()
-        await counting
-    assert most <= BUDGET
+
+        async def all_is_told() -> bool:
+            listed = [await instances(client, name) for name in functions]
+            return crowd.kept == sum(map(len, listed))
+
+        await until(all_is_told, "the engine to tell of all containers")
+    assert crowd.started >= len(functions)
+    assert crowd.most_kept <= BUDGET
 
 
 # --- stopping -----------------------------------------------------------------------------------

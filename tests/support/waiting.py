@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 PATIENCE = 120.0
 """Seconds after which something that must happen has not happened. Nothing measures with it."""
-PAUSE = 0.02
+PAUSE = 0.05
 
 
 def wait_until(condition: Callable[[], object], what: str, patience: float = PATIENCE) -> None:

@@ -16,7 +16,7 @@ from tests.unit.runtimes.tiny_engine import TinyEngine
 @pytest.fixture
 async def tiny(tmp_path: Path) -> AsyncIterator[TinyEngine]:
     made = TinyEngine(tmp_path / "engine.sock")
-    await made.start()
+    made.start()
     async with asyncio.timeout(PATIENCE):
         yield made
     await made.stop()
@@ -90,7 +90,7 @@ async def test_it_is_negotiated_anew_after_the_engine_was_away(
             await client.call(lambda engine: engine.short.ping())
     assert client.current is None
     tiny.version = "1.44"
-    await tiny.start()
+    tiny.start()
     assert (await client.connected()).short.api_version == "1.44"
 
 

@@ -4,48 +4,70 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from pathlib import Path
+from socketserver import StreamRequestHandler, ThreadingUnixStreamServer
+from threading import Thread
 
 
 class TinyEngine:
-    """Answers `version` and `info` on a unix socket."""
+    """Answers `version` and `info` on a unix socket.
+
+    By threads of its own, which it joins: a loop that ends leaves sockets that it has just
+    accepted to be collected as garbage.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.version: str | None = "1.41"
         self.asked: list[str] = []
-        self._server: asyncio.Server | None = None
-        self._answering: set[asyncio.Task[None]] = set()
+        self._listening: _Listening | None = None
 
-    async def start(self) -> None:
-        self._server = await asyncio.start_unix_server(self._accept, self.path)
+    def start(self) -> None:
+        self._listening = _Listening(self)
 
     async def stop(self) -> None:
         """End as dockerd does: the socket vanishes. Twice is once."""
-        if self._server:
-            self._server.close()
-            await self._server.wait_closed()
-            # Else a loop that ends leaves their sockets to be collected as garbage.
-            await asyncio.gather(*self._answering)
-            self.path.unlink(missing_ok=True)
-            self._server = None
+        if self._listening:
+            await asyncio.to_thread(self._listening.close)
+            self.path.unlink()
+            self._listening = None
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._answer(reader, writer))
-        self._answering.add(task)
-        task.add_done_callback(self._answering.discard)
+    def answer(self, path: str) -> bytes:
+        """Answer what was asked for."""
+        self.asked.append(path)
+        return json.dumps({"ApiVersion": self.version} if self.version else {}).encode()
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            head = await reader.readuntil(b"\r\n\r\n")
-        except asyncio.IncompleteReadError:  # somebody only looked whether there is an engine
-            writer.close()
-            await writer.wait_closed()
-            return
-        self.asked.append(head.split()[1].decode())
-        body = json.dumps({"ApiVersion": self.version} if self.version else {}).encode()
-        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n")
-        writer.write(b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
-        await writer.drain()
-        writer.close()
-        await writer.wait_closed()
+
+class _Listening(ThreadingUnixStreamServer):
+    """A thread that accepts, and one for each connection."""
+
+    daemon_threads = False  # else they are not joined
+
+    def __init__(self, engine: TinyEngine) -> None:
+        super().__init__(str(engine.path), _Connection)
+        self.engine = engine
+        self._accepting = Thread(target=self.serve_forever, args=(0.05,))
+        self._accepting.start()
+
+    def close(self) -> None:
+        self.shutdown()
+        self._accepting.join()
+        self.server_close()
+
+
+class _Connection(StreamRequestHandler):
+    """One question and its answer."""
+
+    server: _Listening
+
+    def handle(self) -> None:
+        with suppress(ConnectionError):
+            question = self.rfile.readline()
+            if not question:  # somebody only looked whether there is an engine
+                return
+            while self.rfile.readline().strip():
+                pass
+            body = self.server.engine.answer(question.split()[1].decode())
+            head = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+            self.wfile.write(head % len(body) + body)
