@@ -6,15 +6,29 @@ import gc
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, is_hypothesis_test, settings
+
+E2E = Path(__file__).parent / "e2e"
 
 # A slow machine is no failure.
 settings.register_profile(
     "any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("any-machine")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Trace no line of a test that only repeats what others show: tracing doubles its time.
+
+    In e2e/ the code that counts runs in processes of its own, and hypothesis runs each property a
+    hundred times.
+    """
+    for item in items:
+        if E2E in item.path.parents or is_hypothesis_test(getattr(item, "obj", None)):
+            item.add_marker("no_cover")
 
 
 def pytest_collection_finish() -> None:

@@ -338,7 +338,7 @@ async def test_an_update_under_load_loses_nothing(serve: Serve) -> None:
             assert ended.output == text + text
             results[started.name] = ended.output
 
-        calls = [asyncio.create_task(call(number)) for number in range(24)]
+        calls = [asyncio.create_task(call(number)) for number in range(16)]
         for _ in range(2):
             await until_ended(results, len(results) + 4)
             server.signal(signal.SIGTERM)

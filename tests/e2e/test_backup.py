@@ -17,8 +17,8 @@ from tests.support.server import Server
 
 pytestmark = pytest.mark.docker
 
-CALLERS = 4
-ENOUGH = 12
+CALLERS = 3
+ENOUGH = 6
 
 
 def command(server: Server, *words: str | Path) -> Ran:
