@@ -399,6 +399,18 @@ def test_start_can_wait_for_its_time(server: Scripted) -> None:
     assert request.start_time.ToJsonString() == "2026-01-31T12:00:00Z"
 
 
+@pytest.mark.parametrize(
+    ("command", "rpc"), [("start", "StartExecution"), ("run", "StreamExecution")]
+)
+def test_a_request_id_is_passed_on(command: str, rpc: str, server: Scripted) -> None:
+    server.on("StreamExecution", *streamed(result(1)))
+    server.on("StartExecution", service.StartExecutionResponse(execution=Execution(name=NAME)))
+    given = "6f1c2d34-0b5e-4c8a-9d3f-2a7b8c9d0e1f"
+    assert skybridge(server, command, "hello", "--request-id", given).code == 0
+    [request] = server.asked(rpc)
+    assert request.request_id == given
+
+
 def test_start_prints_the_id_and_says_how_to_follow(server: Scripted) -> None:
     started = service.StartExecutionResponse(execution=Execution(name=NAME))
     for _ in range(3):

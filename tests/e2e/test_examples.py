@@ -191,6 +191,8 @@ def test_grpcurl_walks_through_the_api(server: Server, examples: Examples) -> No
     assert '"output": "SGVsbG8sIHdvcmxkCg=="' in done.out
     assert '"state": "EXECUTION_STATE_SUCCEEDED"' in done.out
     assert "function.spec.resources.pids" in done.err
+    assert '"state": "DELIVERY_STATE_DELIVERED"' in done.out
+    assert '"skybridge.caused-by"' in done.out
     assert '"status": "SERVING"' in done.out
     with Client(server.address) as client:
-        assert not [f for f in client.list_functions() if f.name.endswith("/grpcurl-walk")]
+        assert not [f for f in client.list_functions() if "/grpcurl-walk" in f.name]

@@ -54,6 +54,10 @@ OPTIONS: dict[str, Any] = {
         typer.Option("--label", metavar="K=V", help="A label of the execution; repeatable."),
     ],
 }
+RequestId = Annotated[
+    str,
+    typer.Option(metavar="UUID", help="Repeat it with the same one, and it happens once."),
+]
 
 
 @command(
@@ -74,6 +78,7 @@ def run(
     interactive: Annotated[
         bool, typer.Option("--interactive", "-i", help="Pass stdin on as it comes.")
     ] = False,
+    request_id: RequestId = "",
 ) -> None:
     """Run a function: its output on stdout, its log on stderr, its exit code as ours.
 
@@ -83,10 +88,14 @@ def run(
     if interactive:
         if input_ is not None or file:
             raise typer.BadParameter("--interactive reads stdin: leave INPUT and --file out")
-        events = session.client.attach(name, _live_stdin(), timeout=session.timeout, **fields)
+        events = session.client.attach(
+            name, _live_stdin(), request_id=request_id, timeout=session.timeout, **fields
+        )
     else:
         data = read_input(input_, file)
-        events = session.client.stream(name, data, timeout=session.timeout, **fields)
+        events = session.client.stream(
+            name, data, request_id=request_id, timeout=session.timeout, **fields
+        )
     follow(session, events, cancel=True)
 
 
@@ -107,6 +116,7 @@ def start(
     at: Annotated[
         str, typer.Option(metavar="WHEN", help="Not before: 5m, 2026-01-31T12:00:00Z.")
     ] = "",
+    request_id: RequestId = "",
 ) -> None:
     """Start a function and return; it is bound to no caller.
 
@@ -114,7 +124,9 @@ def start(
     """
     data = read_input(input_, file)
     start_time = parsed(text.parse_start, at) if at else None
-    execution = session.client.start(name, data, start_time=start_time, **execution_fields(given))
+    execution = session.client.start(
+        name, data, start_time=start_time, request_id=request_id, **execution_fields(given)
+    )
     if session.form is not Format.TABLE:
         show(execution, session.form)
         return

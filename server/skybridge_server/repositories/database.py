@@ -69,7 +69,8 @@ def connect_to(path: Path) -> SqliteDatabase:
             ("foreign_keys", 1),
             ("wal_autocheckpoint", 4000),  # pages of 4 KiB
             ("journal_size_limit", 64 * MIB),
-            ("cache_size", -16 * 1024),  # KiB
+            # KiB for each thread: few pages are hot, and the system's own cache has the others.
+            ("cache_size", -4 * 1024),
         ),
     )
 

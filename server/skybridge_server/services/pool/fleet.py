@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Protocol
@@ -13,6 +14,9 @@ from skybridge_server.services.bell import Bell
 from skybridge_server.services.pool.budget import Cost, cost_of
 from skybridge_server.services.pool.instances import Instance
 from skybridge_server.services.slots import Ticket
+
+INTERRUPTED_PAUSE = 1.0
+"""Seconds in which it is noticed that an engine does not answer."""
 
 
 class Keeper(Protocol):
@@ -59,6 +63,8 @@ class Fleet:
         """Since when it has waited for room without a single instance."""
         self.retry_at = 0.0
         """When the minimum may be tried again."""
+        self.rests_until = 0.0
+        """When an instance may be started again, after an engine went away."""
         self._scaling = revision.spec.scaling
         self._most = min(self._scaling.max_instances or most, most)
         self._keeper = keeper
@@ -138,6 +144,12 @@ class Fleet:
                 ticket.fail(error)
         self.changed.ring()
 
+    def interrupted(self) -> None:
+        """Let those who waited for an instance go on waiting: its engine went away."""
+        self.starting -= 1
+        self.rests_until = asyncio.get_running_loop().time() + INTERRUPTED_PAUSE
+        self.changed.ring()
+
     def removed(self, instance: Instance) -> None:
         """Forget an instance that is no more."""
         del self.instances[instance]
@@ -170,6 +182,11 @@ class Fleet:
     @property
     def below_minimum(self) -> bool:
         return self.alive < self.minimum and len(self.instances) < self._most
+
+    @property
+    def rests(self) -> bool:
+        """Whether it is too early to look whether its engine is back."""
+        return asyncio.get_running_loop().time() < self.rests_until
 
     @property
     def unused(self) -> bool:

@@ -20,6 +20,7 @@ from skybridge_server.errors import (
     FailedPreconditionError,
     InitError,
     NotFoundError,
+    RuntimeUnavailableError,
     SkybridgeError,
     StartTimeoutError,
 )
@@ -321,7 +322,10 @@ class Pool:
                 error = await self._begin(instance)
             finally:
                 self._starting -= 1
-            if instance.state is InstanceState.STOPPING or error is not None:
+            if isinstance(error, RuntimeUnavailableError) and not fleet.urgent:
+                fleet.interrupted()
+                self._pause_after_failure(fleet)
+            elif instance.state is InstanceState.STOPPING or error is not None:
                 fleet.failed(error)
                 self._pause_after_failure(fleet)
             else:
@@ -412,7 +416,7 @@ class Pool:
     def _needs(self, fleet: Fleet) -> bool:
         """Tell whether somebody waits for an instance that can be started."""
         wanted = fleet.lacks or (fleet.urgent and fleet.below_minimum)
-        return wanted and self._launcher.ready(fleet.revision)
+        return wanted and not fleet.rests and self._launcher.ready(fleet.revision)
 
     def _give_up(self, fleet: Fleet) -> None:
         """Remove what was started ahead for a deployment that failed."""

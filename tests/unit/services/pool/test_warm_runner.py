@@ -530,6 +530,17 @@ async def test_an_instance_that_cannot_start_fails_its_execution(
     assert states_of(world, execution) == [S.QUEUED, S.STARTING]
 
 
+async def test_an_instance_whose_engine_goes_away_is_waited_for(
+    world: World, launcher: TalkingLauncher
+) -> None:
+    await deployed(world, warm=False)
+    launcher.failures = [RuntimeUnavailableError("it is away")] * 3
+    execution = await world.execute(input=b"mine")
+    assert execution.state is S.SUCCEEDED
+    assert states_of(world, execution) == [S.QUEUED, S.STARTING, S.RUNNING]
+    assert len(launcher.started) == 4
+
+
 async def test_a_paused_instance_is_let_run_for_an_execution(
     world: World, launcher: TalkingLauncher
 ) -> None:
