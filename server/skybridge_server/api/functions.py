@@ -180,7 +180,7 @@ class FunctionServicer(FunctionServiceServicer):
 
     def _draft(self, message: function_pb2.Function, wrong: Violations) -> FunctionDraft:
         draft = draft_from_proto(message, self._defaults, wrong)
-        rules.check_draft(draft, self._limits, wrong)
+        rules.check_draft(draft, self._limits, wrong, usual=self._defaults)
         return draft
 
     def _changes(

@@ -13,6 +13,10 @@ MAX_IDLE = 1.0
 of the usual ones after 2 s, and a request that meets the close cannot be repeated safely."""
 
 
+JUST_NOW = 0.002
+"""Seconds within which a connection that was kept before is taken to be open still."""
+
+
 class Connections:
     """Opens connections, and keeps those that can be used again."""
 
@@ -28,8 +32,10 @@ class Connections:
         now = asyncio.get_running_loop().time()
         while self._idle:
             connection = self._idle.pop()
-            young = now - connection.idle_since < MAX_IDLE
-            if young and connection.still_idle():
+            idle = now - connection.idle_since
+            young = idle < MAX_IDLE
+            # A look at the socket costs more than all else here, so not at one that was just used.
+            if young and ((connection.proven and idle < JUST_NOW) or connection.still_idle()):
                 return connection
             if young:
                 # It closes after each answer and does not say so: the next might meet the close.

@@ -51,6 +51,8 @@ class Connection(asyncio.Protocol):
         self._lost = asyncio.Event()
         self.idle_since = asyncio.get_running_loop().time()
         """When the last answer ended, on the event loop's clock."""
+        self.proven = False
+        """Whether the other side has kept it open after an answer."""
         self.closed = False
         """Whether it carries nothing any more: either side has ended it."""
 
@@ -84,6 +86,7 @@ class Connection(asyncio.Protocol):
         try:
             self._sock.recv(1, _LOOK)
         except BlockingIOError:
+            self.proven = True
             return True
         except OSError:
             return False

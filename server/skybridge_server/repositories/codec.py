@@ -15,7 +15,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, TypeVar
 
 from skybridge_server.errors import StorageError
@@ -103,9 +103,22 @@ def _encoder(kind: Any) -> Callable[[Any], Any]:
         return lambda value: [_encode(item) for item in value]
     if dataclasses.is_dataclass(kind):
         names = tuple(f.name for f in dataclasses.fields(kind))
-        return lambda value: {name: _encode(getattr(value, name)) for name in names}
+
+        def encode(value: Any) -> Any:
+            return {name: _encode(getattr(value, name)) for name in names}
+
+        # The parts of specifications are mostly those that nobody has set.
+        return lru_cache(256)(encode) if _is_plain(kind) else encode
     # JSON knows it: text, a number, an enum's number, a mapping of text, None.
     return lambda value: value
+
+
+def _is_plain(kind: Any) -> bool:
+    """Tell whether a dataclass has no mapping in it, so that it can be hashed."""
+    return not any(
+        typing.get_origin(hint) is dict or dataclasses.is_dataclass(hint)
+        for hint in typing.get_type_hints(kind).values()
+    )
 
 
 @cache

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from peewee import IntegrityError, Model, ModelSelect, SqliteDatabase, Tuple
+from peewee import IntegrityError, Model, ModelSelect, SqliteDatabase, Tuple, fn
 
 from skybridge_server.errors import (
     AbortedError,
@@ -58,8 +59,18 @@ COLUMNS = (
     FunctionRow.etag,
     FunctionRow.active_revision,
 )
-INSERT = statements.insert(FunctionRow, COLUMNS)
+LAST_ID = FunctionRow.select(fn.MAX(FunctionRow.id)).sql()[0]
+INSERT = statements.Insert(FunctionRow, (FunctionRow.id, *COLUMNS))
 GET = statements.select(COLUMNS, (FunctionRow.namespace == "") & (FunctionRow.function == ""))
+
+
+@dataclass(frozen=True, slots=True)
+class New:
+    """A function to create, with the values of its row."""
+
+    function: Function
+    values: tuple[Any, ...]
+    request: Request | None
 
 
 class SqliteFunctions:
@@ -70,19 +81,8 @@ class SqliteFunctions:
         self._cache = cache
 
     async def create(self, function: Function, request: Request | None = None) -> None:
-        def job(db: SqliteDatabase) -> None:
-            record(db, request)
-            try:
-                row_id = db.execute_sql(INSERT, _values_of(function)).lastrowid
-            except IntegrityError as error:
-                raise AlreadyExistsError(
-                    f"function '{function.name}' exists already",
-                    reason="FUNCTION_EXISTS",
-                    metadata={"resource": str(function.name)},
-                ) from error
-            _insert_labels(db, row_id, function)
-
-        await self._cache.change(function.name, self._database.write(job))
+        new = New(function, _values_of(function), request)
+        await self._cache.change(function.name, self._database.write_together(_create, new))
 
     async def get(self, name: FunctionName) -> Function:
         def job(db: SqliteDatabase) -> Function:
@@ -170,6 +170,25 @@ def check_revision(db: SqliteDatabase, function_id: int, name: RevisionName) -> 
     )
     if not found.exists(db):
         raise NotFoundError("revision", str(name))
+
+
+def _create(db: SqliteDatabase, many: Sequence[New]) -> None:
+    """Create functions as part of a change. AlreadyExistsError: one of them exists."""
+    for new in many:
+        record(db, new.request)
+    (last,) = db.execute_sql(LAST_ID).fetchone()
+    numbered = [*enumerate(many, (last or 0) + 1)]
+    try:
+        INSERT.run(db, [(row_id, *new.values) for row_id, new in numbered])
+    except IntegrityError as error:
+        name = many[0].function.name  # of several, each is tried alone
+        raise AlreadyExistsError(
+            f"function '{name}' exists already",
+            reason="FUNCTION_EXISTS",
+            metadata={"resource": str(name)},
+        ) from error
+    for row_id, new in numbered:
+        _insert_labels(db, row_id, new.function)
 
 
 def _has_schedules(db: SqliteDatabase, row_id: int) -> bool:

@@ -7,13 +7,14 @@ wrong at once. Paths are those of the proto.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 from skybridge_server.contracts.stdio import MAX_ENV_INPUT_BYTES
 from skybridge_server.errors import FailedPreconditionError, FieldViolation, InvalidArgumentError
-from skybridge_server.models.destinations import Destination
+from skybridge_server.models.destinations import Destination, Destinations
 from skybridge_server.models.executions import FailureReason
 from skybridge_server.models.functions import (
     KIB,
@@ -83,19 +84,33 @@ def default_spec(limits: Limits) -> FunctionSpec:
 
 
 def check_draft(
-    draft: FunctionDraft, limits: Limits, wrong: Violations, prefix: str = "function"
+    draft: FunctionDraft,
+    limits: Limits,
+    wrong: Violations,
+    *,
+    prefix: str = "function",
+    usual: FunctionSpec | None = None,
 ) -> None:
-    """Check what a user writes of a function."""
+    """Check what a user writes of a function; `usual` as for `check_spec`."""
     if len(draft.description) > MAX_DESCRIPTION_LENGTH:
         wrong.add(f"{prefix}.description", f"must have at most {MAX_DESCRIPTION_LENGTH} characters")
     if _CONTROL_IN_TEXT.search(draft.description):
         wrong.add(f"{prefix}.description", "must not contain control characters")
     check_labels(draft.labels, f"{prefix}.labels", wrong)
-    check_spec(draft.spec, limits, wrong, f"{prefix}.spec")
+    check_spec(draft.spec, limits, wrong, f"{prefix}.spec", usual)
 
 
-def check_spec(spec: FunctionSpec, limits: Limits, wrong: Violations, prefix: str) -> None:
-    """Check a specification, as when it is written; also right before it is deployed."""
+def check_spec(
+    spec: FunctionSpec,
+    limits: Limits,
+    wrong: Violations,
+    prefix: str,
+    usual: FunctionSpec | None = None,
+) -> None:
+    """Check a specification, as when it is written; also right before it is deployed.
+
+    `usual`: what is valid within these limits; parts that are the very same need no check.
+    """
     _check_image(spec.image, limits, f"{prefix}.image", wrong)
     _check_items(spec.command, MAX_COMMAND_ITEM_BYTES, f"{prefix}.command", wrong)
     if spec.command and not spec.command[0]:
@@ -103,17 +118,12 @@ def check_spec(spec: FunctionSpec, limits: Limits, wrong: Violations, prefix: st
     _check_items(spec.args, MAX_ARG_BYTES, f"{prefix}.args", wrong)
     _check_env(spec.env, f"{prefix}.env", wrong)
     _check_working_dir(spec.working_dir, f"{prefix}.working_dir", wrong)
-    _check_resources(spec.resources, limits, f"{prefix}.resources", wrong)
-    _check_timeouts(spec.timeouts, limits, f"{prefix}.timeouts", wrong)
-    _check_scaling(spec.scaling, f"{prefix}.scaling", wrong)
     warm_rules.check(spec, limits, prefix, wrong)
-    _check_isolation(spec.isolation, limits, f"{prefix}.isolation", wrong)
     check_runtime(spec.runtime, limits, f"{prefix}.runtime", wrong)
-    _check_retention(spec.retention, f"{prefix}.retention", wrong)
-    check_retry_policy(spec.retry_policy, f"{prefix}.retry_policy", wrong)
-    for name in ("on_success", "on_failure"):
-        destination = getattr(spec.destinations, name)
-        _check_destination(destination, limits, f"{prefix}.destinations.{name}", wrong)
+    for name, check in _PARTS:
+        part = getattr(spec, name)
+        if usual is None or part is not getattr(usual, name):
+            check(part, limits, f"{prefix}.{name}", wrong)
 
 
 def check_labels(labels: Mapping[str, str], field: str, wrong: Violations) -> None:
@@ -291,7 +301,7 @@ def _check_timeouts(timeouts: Timeouts, limits: Limits, prefix: str, wrong: Viol
         check_between(value, low, high, f"{prefix}.{name}", wrong)
 
 
-def _check_scaling(scaling: Scaling, prefix: str, wrong: Violations) -> None:
+def _check_scaling(scaling: Scaling, _: Limits, prefix: str, wrong: Violations) -> None:
     for name, value, high in (
         ("max_concurrency", scaling.max_concurrency, 1000),
         ("max_queue_depth", scaling.max_queue_depth, 1_000_000),
@@ -300,7 +310,7 @@ def _check_scaling(scaling: Scaling, prefix: str, wrong: Violations) -> None:
             wrong.add(f"{prefix}.{name}", f"must be between 0 and {high}, is {value}")
 
 
-def _check_retention(retention: Retention, prefix: str, wrong: Violations) -> None:
+def _check_retention(retention: Retention, _: Limits, prefix: str, wrong: Violations) -> None:
     age = f"{prefix}.execution_age"
     check_between(retention.execution_age, timedelta(0), 3650 * _DAY, age, wrong)
     for name, value, high in (
@@ -309,6 +319,13 @@ def _check_retention(retention: Retention, prefix: str, wrong: Violations) -> No
     ):
         if not 0 <= value <= high:
             wrong.add(f"{prefix}.{name}", f"must be between 0 and {high}, is {value}")
+
+
+def _check_destinations(
+    destinations: Destinations, limits: Limits, prefix: str, wrong: Violations
+) -> None:
+    for name in ("on_success", "on_failure"):
+        _check_destination(getattr(destinations, name), limits, f"{prefix}.{name}", wrong)
 
 
 def _check_destination(
@@ -344,7 +361,7 @@ def _is_function(name: str) -> bool:
     return False
 
 
-def check_retry_policy(policy: RetryPolicy, prefix: str, wrong: Violations) -> None:
+def _check_retry_policy(policy: RetryPolicy, _: Limits, prefix: str, wrong: Violations) -> None:
     """Check how often something is tried, and after which failures."""
     if not 1 <= policy.max_attempts <= MAX_ATTEMPTS:
         wrong.add(
@@ -415,3 +432,15 @@ def _is_text(data: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+_PARTS: tuple[tuple[str, Callable[[Any, Limits, str, Violations], None]], ...] = (
+    ("resources", _check_resources),
+    ("timeouts", _check_timeouts),
+    ("scaling", _check_scaling),
+    ("isolation", _check_isolation),
+    ("retention", _check_retention),
+    ("retry_policy", _check_retry_policy),
+    ("destinations", _check_destinations),
+)
+"""The parts of a specification that are checked apart, each by its field."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from skybridge.faas.v1 import function_pb2 as pb
-from skybridge_server.api.convert.retries import retry_policy_from_proto, retry_policy_to_proto
+from skybridge_server.api.convert.retries import fill_retry_policy, retry_policy_from_proto
 from skybridge_server.api.convert.values import (
     duration_from_proto,
-    duration_to_proto,
     enum_from_proto,
+    fill_duration,
+    fill_timestamp,
     timestamp_to_proto,
 )
 from skybridge_server.models.destinations import (
@@ -50,6 +51,7 @@ def draft_from_proto(
 def _spec_from_proto(
     message: pb.FunctionSpec, defaults: FunctionSpec, wrong: Violations
 ) -> FunctionSpec:
+    """Return a specification; what is not set at all is the very part of `defaults`."""
     prefix = "function.spec."
     return FunctionSpec(
         image=message.image,
@@ -57,31 +59,31 @@ def _spec_from_proto(
         args=tuple(message.args),
         env=dict(message.env),
         working_dir=message.working_dir,
-        contract=_contract_from_proto(message.contract, defaults.contract, wrong),
-        resources=_resources_from_proto(message.resources, defaults.resources),
-        timeouts=_timeouts_from_proto(message.timeouts, defaults.timeouts, wrong),
-        scaling=_scaling_from_proto(message.scaling, defaults.scaling, wrong),
+        contract=_contract_from_proto(message, defaults.contract, wrong),
+        resources=_resources_from_proto(message, defaults.resources),
+        timeouts=_timeouts_from_proto(message, defaults.timeouts, wrong),
+        scaling=_scaling_from_proto(message, defaults.scaling, wrong),
         network=enum_from_proto(message.network, defaults.network, f"{prefix}network", wrong),
-        isolation=_isolation_from_proto(message.isolation, defaults.isolation),
+        isolation=_isolation_from_proto(message, defaults.isolation),
         pull_policy=enum_from_proto(
             message.pull_policy, defaults.pull_policy, f"{prefix}pull_policy", wrong
         ),
         runtime=message.runtime or defaults.runtime,
-        retention=_retention_from_proto(message.retention, defaults.retention, wrong),
+        retention=_retention_from_proto(message, defaults.retention, wrong),
         retry_policy=retry_policy_from_proto(
-            message.retry_policy, defaults.retry_policy, f"{prefix}retry_policy.", wrong
+            message, defaults.retry_policy, f"{prefix}retry_policy.", wrong
         ),
-        destinations=Destinations(
-            on_success=_destination_from_proto(message.destinations.on_success),
-            on_failure=_destination_from_proto(message.destinations.on_failure),
-        ),
+        destinations=_destinations_from_proto(message, defaults.destinations),
         durability=enum_from_proto(
             message.durability, defaults.durability, f"{prefix}durability", wrong
         ),
     )
 
 
-def _contract_from_proto(message: pb.Contract, default: Contract, wrong: Violations) -> Contract:
+def _contract_from_proto(spec: pb.FunctionSpec, default: Contract, wrong: Violations) -> Contract:
+    if not spec.HasField("contract"):
+        return default
+    message = spec.contract
     prefix = "function.spec.contract."
     return Contract(
         kind=enum_from_proto(message.kind, default.kind, f"{prefix}kind", wrong),
@@ -92,7 +94,10 @@ def _contract_from_proto(message: pb.Contract, default: Contract, wrong: Violati
     )
 
 
-def _resources_from_proto(message: pb.Resources, default: Resources) -> Resources:
+def _resources_from_proto(spec: pb.FunctionSpec, default: Resources) -> Resources:
+    if not spec.HasField("resources"):
+        return default
+    message = spec.resources
     return Resources(
         memory_bytes=message.memory_bytes or default.memory_bytes,
         cpu_millis=message.cpu_millis or default.cpu_millis,
@@ -102,7 +107,10 @@ def _resources_from_proto(message: pb.Resources, default: Resources) -> Resource
     )
 
 
-def _timeouts_from_proto(message: pb.Timeouts, default: Timeouts, wrong: Violations) -> Timeouts:
+def _timeouts_from_proto(spec: pb.FunctionSpec, default: Timeouts, wrong: Violations) -> Timeouts:
+    if not spec.HasField("timeouts"):
+        return default
+    message = spec.timeouts
     prefix = "function.spec.timeouts."
     return Timeouts(
         queue=duration_from_proto(message, "queue", default.queue, prefix, wrong),
@@ -115,7 +123,10 @@ def _timeouts_from_proto(message: pb.Timeouts, default: Timeouts, wrong: Violati
     )
 
 
-def _scaling_from_proto(message: pb.Scaling, default: Scaling, wrong: Violations) -> Scaling:
+def _scaling_from_proto(spec: pb.FunctionSpec, default: Scaling, wrong: Violations) -> Scaling:
+    if not spec.HasField("scaling"):
+        return default
+    message = spec.scaling
     prefix = "function.spec.scaling."
     given = message.HasField("max_queue_depth")
     return Scaling(
@@ -130,7 +141,10 @@ def _scaling_from_proto(message: pb.Scaling, default: Scaling, wrong: Violations
     )
 
 
-def _isolation_from_proto(message: pb.Isolation, default: Isolation) -> Isolation:
+def _isolation_from_proto(spec: pb.FunctionSpec, default: Isolation) -> Isolation:
+    if not spec.HasField("isolation"):
+        return default
+    message = spec.isolation
     return Isolation(
         user=message.user or default.user,
         writable_root=message.writable_root,
@@ -139,8 +153,11 @@ def _isolation_from_proto(message: pb.Isolation, default: Isolation) -> Isolatio
 
 
 def _retention_from_proto(
-    message: pb.Retention, default: Retention, wrong: Violations
+    spec: pb.FunctionSpec, default: Retention, wrong: Violations
 ) -> Retention:
+    if not spec.HasField("retention"):
+        return default
+    message = spec.retention
     prefix = "function.spec.retention."
     return Retention(
         execution_age=duration_from_proto(
@@ -151,46 +168,71 @@ def _retention_from_proto(
     )
 
 
+def _destinations_from_proto(spec: pb.FunctionSpec, default: Destinations) -> Destinations:
+    if not spec.HasField("destinations"):
+        return default
+    return Destinations(
+        on_success=_destination_from_proto(spec.destinations.on_success),
+        on_failure=_destination_from_proto(spec.destinations.on_failure),
+    )
+
+
 def _destination_from_proto(message: pb.Destination) -> Destination:
     return Destination(message.function, message.url, message.secret)
 
 
-def _destinations_to_proto(destinations: Destinations) -> pb.Destinations | None:
-    """Return destinations without their secrets; None where there are none."""
-    if destinations == NO_DESTINATIONS:
-        return None
-    told = {
-        name: pb.Destination(function=each.function, url=each.url)
-        for name in ("on_success", "on_failure")
-        if (each := getattr(destinations, name)) != NOBODY
-    }
-    return pb.Destinations(**told)
+# Filled in place: a message that is built apart and then set is copied, which costs more than all
+# else.
 
 
 def function_to_proto(function: Function) -> pb.Function:
-    active = function.active_revision
-    return pb.Function(
-        name=str(function.name),
-        uid=function.uid,
-        description=function.description,
-        labels=function.labels,
-        spec=spec_to_proto(function.spec),
-        state=pb.FunctionState.ValueType(function.state),
-        state_message=function.state_message,
-        generation=function.generation,
-        etag=function.etag,
-        active_revision=str(RevisionName(function.name, active)) if active else "",
-        create_time=timestamp_to_proto(function.create_time),
-        update_time=timestamp_to_proto(function.update_time),
-    )
+    message = pb.Function()
+    message.name = str(function.name)
+    message.uid = function.uid
+    message.description = function.description
+    message.labels.update(function.labels)
+    _fill_spec(message.spec, function.spec)
+    message.state = pb.FunctionState.ValueType(function.state)
+    message.state_message = function.state_message
+    message.generation = function.generation
+    message.etag = function.etag
+    if function.active_revision:
+        message.active_revision = str(RevisionName(function.name, function.active_revision))
+    fill_timestamp(message.create_time, function.create_time)
+    fill_timestamp(message.update_time, function.update_time)
+    return message
 
 
-def spec_to_proto(spec: FunctionSpec) -> pb.FunctionSpec:
-    """Return a specification with every default filled in that has a meaning for its contract."""
-    message = _any_spec_to_proto(spec)
+def _fill_spec(message: pb.FunctionSpec, spec: FunctionSpec) -> None:
+    """Fill in a specification with every default that has a meaning for its contract."""
+    message.image = spec.image
+    message.command.extend(spec.command)
+    message.args.extend(spec.args)
+    message.env.update(spec.env)
+    message.working_dir = spec.working_dir
+    message.contract.kind = pb.ContractKind.ValueType(spec.contract.kind)
+    message.contract.input = pb.InputMode.ValueType(spec.contract.input)
+    _fill_resources(message.resources, spec.resources)
+    fill_duration(message.timeouts.queue, spec.timeouts.queue)
+    fill_duration(message.timeouts.start, spec.timeouts.start)
+    fill_duration(message.timeouts.execution, spec.timeouts.execution)
+    fill_duration(message.timeouts.shutdown_grace, spec.timeouts.shutdown_grace)
+    message.scaling.max_concurrency = spec.scaling.max_concurrency
+    message.scaling.max_queue_depth = spec.scaling.max_queue_depth
+    message.network = pb.Network.ValueType(spec.network)
+    message.isolation.user = spec.isolation.user
+    message.isolation.writable_root = spec.isolation.writable_root
+    message.isolation.oci_runtime = spec.isolation.oci_runtime
+    message.pull_policy = pb.PullPolicy.ValueType(spec.pull_policy)
+    message.runtime = spec.runtime
+    fill_duration(message.retention.execution_age, spec.retention.execution_age)
+    message.retention.executions = spec.retention.executions
+    message.retention.revisions = spec.retention.revisions
+    fill_retry_policy(message.retry_policy, spec.retry_policy)
+    if spec.destinations != NO_DESTINATIONS:
+        _fill_destinations(message.destinations, spec.destinations)
     if spec.contract.kind.warm:
         _fill_warm(message, spec)
-    return message
 
 
 def _fill_warm(message: pb.FunctionSpec, spec: FunctionSpec) -> None:
@@ -200,67 +242,37 @@ def _fill_warm(message: pb.FunctionSpec, spec: FunctionSpec) -> None:
         message.contract.port = contract.port
         message.contract.path = contract.path
         message.contract.health_path = contract.health_path
-    message.timeouts.idle.CopyFrom(duration_to_proto(spec.timeouts.idle))
+    fill_duration(message.timeouts.idle, spec.timeouts.idle)
     message.scaling.min_instances = scaling.min_instances
     message.scaling.max_instances = scaling.max_instances
     message.scaling.instance_concurrency = scaling.instance_concurrency
     message.scaling.max_executions_per_instance = scaling.max_executions_per_instance
     message.scaling.reuse = pb.Reuse.ValueType(scaling.reuse)
-    message.scaling.pause_after.CopyFrom(duration_to_proto(scaling.pause_after))
+    fill_duration(message.scaling.pause_after, scaling.pause_after)
     message.durability = pb.Durability.ValueType(spec.durability)
 
 
-def _any_spec_to_proto(spec: FunctionSpec) -> pb.FunctionSpec:
-    return pb.FunctionSpec(
-        image=spec.image,
-        command=spec.command,
-        args=spec.args,
-        env=spec.env,
-        working_dir=spec.working_dir,
-        contract=pb.Contract(
-            kind=pb.ContractKind.ValueType(spec.contract.kind),
-            input=pb.InputMode.ValueType(spec.contract.input),
-        ),
-        resources=pb.Resources(
-            memory_bytes=spec.resources.memory_bytes,
-            cpu_millis=spec.resources.cpu_millis,
-            pids=spec.resources.pids,
-            tmp_bytes=spec.resources.tmp_bytes,
-            output_bytes=spec.resources.output_bytes,
-        ),
-        timeouts=pb.Timeouts(
-            queue=duration_to_proto(spec.timeouts.queue),
-            start=duration_to_proto(spec.timeouts.start),
-            execution=duration_to_proto(spec.timeouts.execution),
-            shutdown_grace=duration_to_proto(spec.timeouts.shutdown_grace),
-        ),
-        scaling=pb.Scaling(
-            max_concurrency=spec.scaling.max_concurrency,
-            max_queue_depth=spec.scaling.max_queue_depth,
-        ),
-        network=pb.Network.ValueType(spec.network),
-        isolation=pb.Isolation(
-            user=spec.isolation.user,
-            writable_root=spec.isolation.writable_root,
-            oci_runtime=spec.isolation.oci_runtime,
-        ),
-        pull_policy=pb.PullPolicy.ValueType(spec.pull_policy),
-        runtime=spec.runtime,
-        retention=pb.Retention(
-            execution_age=duration_to_proto(spec.retention.execution_age),
-            executions=spec.retention.executions,
-            revisions=spec.retention.revisions,
-        ),
-        retry_policy=retry_policy_to_proto(spec.retry_policy),
-        destinations=_destinations_to_proto(spec.destinations),
-    )
+def _fill_resources(message: pb.Resources, resources: Resources) -> None:
+    message.memory_bytes = resources.memory_bytes
+    message.cpu_millis = resources.cpu_millis
+    message.pids = resources.pids
+    message.tmp_bytes = resources.tmp_bytes
+    message.output_bytes = resources.output_bytes
+
+
+def _fill_destinations(message: pb.Destinations, destinations: Destinations) -> None:
+    """Fill in destinations without their secrets."""
+    for name in ("on_success", "on_failure"):
+        destination: Destination = getattr(destinations, name)
+        if destination != NOBODY:
+            getattr(message, name).function = destination.function
+            getattr(message, name).url = destination.url
 
 
 def revision_to_proto(revision: Revision, *, active: bool) -> pb.Revision:
-    return pb.Revision(
+    message = pb.Revision(
         name=str(revision.name),
         number=revision.name.number,
-        spec=spec_to_proto(revision.spec),
         image_id=revision.image_id,
         image_digest=revision.image_digest,
         platform=revision.platform,
@@ -269,3 +281,5 @@ def revision_to_proto(revision: Revision, *, active: bool) -> pb.Revision:
         active=active,
         create_time=timestamp_to_proto(revision.create_time),
     )
+    _fill_spec(message.spec, revision.spec)
+    return message

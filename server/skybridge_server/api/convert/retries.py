@@ -6,7 +6,7 @@ from skybridge.faas.v1 import execution_pb2
 from skybridge.faas.v1 import function_pb2 as pb
 from skybridge_server.api.convert.values import (
     duration_from_proto,
-    duration_to_proto,
+    fill_duration,
     optional_enum_from_proto,
 )
 from skybridge_server.models.executions import FailureReason
@@ -15,8 +15,11 @@ from skybridge_server.services.violations import Violations
 
 
 def retry_policy_from_proto(
-    message: pb.RetryPolicy, default: RetryPolicy, prefix: str, wrong: Violations
+    spec: pb.FunctionSpec, default: RetryPolicy, prefix: str, wrong: Violations
 ) -> RetryPolicy:
+    if not spec.HasField("retry_policy"):
+        return default
+    message = spec.retry_policy
     return RetryPolicy(
         max_attempts=message.max_attempts or default.max_attempts,
         initial_backoff=duration_from_proto(
@@ -44,15 +47,13 @@ def _reasons(message: pb.RetryPolicy, prefix: str, wrong: Violations) -> tuple[F
     return tuple(reasons)
 
 
-def retry_policy_to_proto(policy: RetryPolicy) -> pb.RetryPolicy:
-    return pb.RetryPolicy(
-        max_attempts=policy.max_attempts,
-        initial_backoff=duration_to_proto(policy.initial_backoff),
-        max_backoff=duration_to_proto(policy.max_backoff),
-        backoff_coefficient=policy.backoff_coefficient,
-        jitter=policy.jitter,
-        max_age=duration_to_proto(policy.max_age),
-        retry_on=[execution_pb2.FailureReason.ValueType(reason) for reason in policy.retry_on],
-        exit_codes=policy.exit_codes,
-        dead_letters=policy.dead_letters,
-    )
+def fill_retry_policy(message: pb.RetryPolicy, policy: RetryPolicy) -> None:
+    message.max_attempts = policy.max_attempts
+    fill_duration(message.initial_backoff, policy.initial_backoff)
+    fill_duration(message.max_backoff, policy.max_backoff)
+    message.backoff_coefficient = policy.backoff_coefficient
+    message.jitter = policy.jitter
+    fill_duration(message.max_age, policy.max_age)
+    message.retry_on.extend(execution_pb2.FailureReason.ValueType(r) for r in policy.retry_on)
+    message.exit_codes.extend(policy.exit_codes)
+    message.dead_letters = policy.dead_letters
