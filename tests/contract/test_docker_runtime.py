@@ -222,6 +222,16 @@ async def test_usage_tells_of_a_child_that_ran_out_of_memory(engine: Engine) -> 
     assert (await engine.runtime.usage(container_id)).oom_killed
 
 
+async def test_processes_as_the_kernel_and_the_engine_count_them(engine: Engine) -> None:
+    containers = engine.runtime.containers
+    container_id = await containers.create(engine.spec("sleep 100 & sleep 100 & echo ready; wait"))
+    attachment = await engine.attach(container_id)
+    await containers.start(container_id)
+    await read_until(attachment, b"ready")
+    assert await engine.runtime.processes(container_id) == 3
+    assert await engine.runtime._plain.processes(container_id) == 3
+
+
 # -- hands from outside ---------------------------------------------------------------------------
 
 

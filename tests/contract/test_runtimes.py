@@ -31,6 +31,7 @@ from skybridge_server.runtimes.base import (
     Recording,
     Runtime,
     SupportsEvents,
+    SupportsProcesses,
     SupportsUsage,
 )
 from skybridge_server.runtimes.docker_engine import DockerRuntime
@@ -511,6 +512,17 @@ async def test_the_engine_tells_of_itself(bench: Bench) -> None:
 async def test_usage_never_raises(bench: Bench) -> None:
     assert isinstance(bench.runtime, SupportsUsage)
     assert await bench.runtime.usage("0" * 64) == Usage()
+
+
+async def test_processes_are_counted_while_there_are_any(bench: Bench) -> None:
+    assert isinstance(bench.runtime, SupportsProcesses)
+    assert await bench.runtime.processes("0" * 64) is None
+    container_id, _ = await bench.start(SLEEP)
+    count = await bench.runtime.processes(container_id)
+    assert count is not None
+    assert 1 <= count <= 2
+    await bench.runtime.containers.remove(container_id)
+    assert await bench.runtime.processes(container_id) is None
 
 
 async def test_an_engine_that_does_not_answer(bench: Bench) -> None:

@@ -259,6 +259,16 @@ async def test_an_instance_that_does_not_return_in_time_is_killed(client: AsyncC
     assert after.instance != late.instance
 
 
+async def test_an_answer_that_stops_half_way_is_cut_off_in_time(client: AsyncClient) -> None:
+    name = await deploy_http(client, execution_timeout=2, shutdown_grace=0)
+    before = await client.execute(name, b"x")
+    late = await client.execute(name, b"stream")
+    assert (told(late), late.output) == (("TIMED_OUT", "EXECUTION_TIMEOUT"), b"one")
+    after = await client.execute(name, b"x")
+    assert told(after)[0] == "SUCCEEDED"
+    assert after.instance != before.instance
+
+
 async def test_a_cancelled_execution_that_returns_leaves_its_instance(client: AsyncClient) -> None:
     name = await deploy_http(client, instance_concurrency=2, shutdown_grace=60)
     started = await client.start(name, b"wait")
@@ -282,6 +292,18 @@ async def test_a_caller_that_leaves_takes_its_instance_along(client: AsyncClient
     calling.cancel()
     await asyncio.gather(calling, return_exceptions=True)
     assert (await client.execute(name, b"x")).instance != before.instance
+
+
+async def test_an_instance_that_leaks_processes_is_replaced(client: AsyncClient) -> None:
+    name = await deploy_http(client, pids=40)
+    first = await client.execute(name, b"fork 3")
+    assert (await client.execute(name, b"who")).output == first.output
+
+    async def replaced() -> bool:
+        return (await client.execute(name, b"who")).output != first.output
+
+    assert (await client.execute(name, b"fork 20")).output == first.output
+    await until(replaced, "another instance")
 
 
 # --- starts that fail ---------------------------------------------------------------------------

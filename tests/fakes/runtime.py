@@ -434,6 +434,7 @@ class FakeRuntime:
         self._images = FakeImages(self.gate)
         self._containers = FakeContainers(self.gate, self._images)
         self.used = Usage()
+        self.process_count: int | None = 1
         self.info = EngineInfo("fake 1.0", "1.0", "linux/amd64", 2, ("runc",), ())
 
     @property
@@ -457,6 +458,10 @@ class FakeRuntime:
 
     async def container_ends(self, labels: Mapping[str, str]) -> AsyncGenerator[ContainerEnd]:
         return await self._containers.ends(labels)
+
+    async def processes(self, container_id: str) -> int | None:
+        container = self._containers.present.get(container_id)
+        return self.process_count if container is not None and container.running else None
 
     async def connect(self, container_id: str, port: int) -> socket.socket:
         await self.gate.pass_through("connect")

@@ -69,6 +69,11 @@ class Handler(socketserver.StreamRequestHandler):
         elif word == b"slow":
             time.sleep(int(rest) / 1000)
             answer(self, body)
+        elif word == b"fork":
+            for _ in range(int(rest)):
+                if not os.fork():
+                    time.sleep(1000)
+            answer(self, ME)
         elif word == b"go":
             GO.set()
             answer(self, b"gone")

@@ -333,6 +333,15 @@ class SupportsEvents(Protocol):
         ...
 
 
+@runtime_checkable
+class SupportsProcesses(Protocol):
+    """A runtime that can tell how many processes a container has."""
+
+    async def processes(self, container_id: str) -> int | None:
+        """Return how many processes and threads it has; None if nobody can tell. Never raises."""
+        ...
+
+
 class Listener(Protocol):
     """A port that is listened on in the network of a container."""
 

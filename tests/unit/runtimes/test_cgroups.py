@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from skybridge_server.models.executions import Usage
-from skybridge_server.runtimes.docker_engine.cgroups import read_usage
+from skybridge_server.runtimes.docker_engine.cgroups import read_processes, read_usage
 
 V1 = {"CgroupVersion": "1", "CgroupDriver": "cgroupfs"}
 V2 = {"CgroupVersion": "2", "CgroupDriver": "systemd"}
@@ -48,3 +48,11 @@ def test_nothing_is_shown_of_a_group_that_is_gone(info: dict[str, str], tmp_path
 def test_what_the_kernel_does_not_count_is_unknown(tmp_path: Path) -> None:
     write(tmp_path / "system.slice/docker-1a.scope", cpu_stat="nr_periods 0\n", memory_peak="max\n")
     assert read_usage(V2, "1a", tmp_path) == Usage()
+
+
+def test_processes(tmp_path: Path) -> None:
+    write(tmp_path / "pids/docker/1a", pids_current="7\n")
+    assert read_processes(V1, "1a", tmp_path) == 7
+    write(tmp_path / "system.slice/docker-1a.scope", pids_current="9\n")
+    assert read_processes(V2, "1a", tmp_path) == 9
+    assert read_processes(V2, "2b", tmp_path) is None

@@ -11,6 +11,7 @@ from typing import Any
 import requests
 from docker import APIClient
 from docker.errors import APIError, NotFound
+from docker.utils import version_lt
 
 from skybridge_server.errors import ContainerGoneError
 from skybridge_server.models.functions import Network
@@ -144,3 +145,11 @@ def _to_record(item: Mapping[str, Any]) -> ContainerRecord:
         labels=item["Labels"],
         running=item["State"] in _RUNNING,
     )
+
+
+def processes(client: APIClient, container_id: str) -> int | None:
+    """Return how many processes and threads a container has."""
+    at_once = None if version_lt(client.api_version, "1.41") else True
+    stats = client.stats(container_id, stream=False, one_shot=at_once)
+    count: int | None = (stats.get("pids_stats") or {}).get("current")
+    return count

@@ -23,6 +23,12 @@ def read_usage(info: Mapping[str, Any], container_id: str, root: Path = CGROUPS)
     return _usage_v1(root / "cpuacct" / group, root / "memory" / group)
 
 
+def read_processes(info: Mapping[str, Any], container_id: str, root: Path = CGROUPS) -> int | None:
+    """Return how many processes and threads a container has; None if that is not shown."""
+    controller = "" if str(info.get("CgroupVersion")) == "2" else "pids"
+    return _number(root / controller / _group(info, container_id) / "pids.current")
+
+
 def _group(info: Mapping[str, Any], container_id: str) -> str:
     if info.get("CgroupDriver") == "systemd":
         return f"system.slice/docker-{container_id}.scope"

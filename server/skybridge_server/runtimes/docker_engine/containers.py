@@ -115,6 +115,12 @@ class DockerContainers:
         with translating(of_container(container_id)):
             await self._engine.call(lambda engine: calls.unpause(engine.short, container_id))
 
+    async def processes(self, container_id: str) -> int | None:
+        with translating(of_container(container_id)):
+            return await self._engine.call(
+                lambda engine: calls.processes(engine.short, container_id)
+            )
+
     async def remove(self, container_id: str) -> None:
         with translating(of_engine):
             await self._engine.call(lambda engine: calls.remove(engine.short, container_id))

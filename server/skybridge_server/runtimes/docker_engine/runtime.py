@@ -7,12 +7,12 @@ import socket
 from collections.abc import AsyncGenerator, Callable, Mapping
 from types import MappingProxyType
 
-from skybridge_server.errors import RuntimeUnavailableError
+from skybridge_server.errors import RuntimeUnavailableError, SkybridgeError
 from skybridge_server.models.executions import Usage
 from skybridge_server.models.functions import Network
 from skybridge_server.models.ports import PortAccess
 from skybridge_server.runtimes.base import ContainerEnd, Credentials, EngineInfo, Listener
-from skybridge_server.runtimes.docker_engine.cgroups import read_usage
+from skybridge_server.runtimes.docker_engine.cgroups import read_processes, read_usage
 from skybridge_server.runtimes.docker_engine.client import (
     NEGOTIATION_SECONDS,
     PROBE_SECONDS,
@@ -98,6 +98,17 @@ class DockerRuntime:
 
     async def container_ends(self, labels: Mapping[str, str]) -> AsyncGenerator[ContainerEnd]:
         return await container_ends(self._engine, labels)
+
+    async def processes(self, container_id: str) -> int | None:
+        engine = self._engine.current
+        if engine is None:
+            return None
+        if engine.local and (count := read_processes(engine.info, container_id)) is not None:
+            return count
+        try:
+            return await self._plain.processes(container_id)
+        except SkybridgeError:
+            return None
 
     async def connect(self, container_id: str, port: int) -> socket.socket:
         return await self._containers.ports(container_id).connect(port)

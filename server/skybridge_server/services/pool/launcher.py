@@ -21,6 +21,7 @@ from skybridge_server.runtimes.base import Attachment, ContainerSpec, Runtime, S
 from skybridge_server.services import labels
 from skybridge_server.services.engines import Engines
 from skybridge_server.services.pool.instances import Ended, Instance
+from skybridge_server.services.pool.processes import ProcessWatch
 from skybridge_server.services.pool.speaking import environment, open_conversation
 
 log = structlog.get_logger(__name__)
@@ -39,6 +40,7 @@ class ContainerLauncher:
         self._readers: dict[Instance, asyncio.Task[None]] = {}
         self._pauses: dict[Instance, asyncio.Task[None]] = {}
         self._cannot_pause: set[str] = set()
+        self._processes = ProcessWatch()
 
     async def start(self, instance: Instance) -> None:
         runtime = self._runtime(instance)
@@ -55,6 +57,7 @@ class ContainerLauncher:
         instance.start = timedelta(seconds=started - began)
         await instance.conversation.ready()
         instance.init = timedelta(seconds=loop.time() - started)
+        await self._processes.begin(runtime, instance)
         instance.thaw = lambda: self._thaw(runtime, instance)
         log.info(
             "instance ready",
@@ -84,6 +87,9 @@ class ContainerLauncher:
         if isinstance(runtime, SupportsPause) and runtime.name not in self._cannot_pause:
             instance.state, instance.frozen = InstanceState.PAUSED, True
             self._pauses[instance] = asyncio.create_task(self._freeze(runtime, instance))
+
+    def look(self, instance: Instance) -> None:
+        self._processes.look(instance)
 
     # -- starting -------------------------------------------------------------------------------
 
@@ -140,6 +146,7 @@ class ContainerLauncher:
             await asyncio.wait({instance.ended}, timeout=grace)
 
     async def _take_apart(self, runtime: Runtime, instance: Instance) -> None:
+        await self._processes.end(instance)
         for task in (self._readers.pop(instance, None), self._pauses.pop(instance, None)):
             if task is not None:
                 task.cancel()

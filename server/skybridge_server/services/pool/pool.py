@@ -46,6 +46,8 @@ SHOWN_BYTES = 2048
 STOP_PATIENCE = 10.0
 """Seconds that a stop of the server waits for instances to be removed."""
 
+_WORKING = (InstanceState.IDLE, InstanceState.BUSY)
+
 log = structlog.get_logger(__name__)
 
 
@@ -66,6 +68,10 @@ class Launcher(Protocol):
 
     def pause(self, instance: Instance) -> None:
         """Freeze an idle instance, in the background, where its engine can."""
+        ...
+
+    def look(self, instance: Instance) -> None:
+        """Retire an instance, in the background, whose executions leave too much behind."""
         ...
 
 
@@ -385,6 +391,9 @@ class Pool:
         spec = fleet.revision.spec
         idle_limit = spec.timeouts.idle.total_seconds()
         pause_after = spec.scaling.pause_after.total_seconds()
+        for instance in fleet.instances:
+            if instance.state in _WORKING:
+                self._launcher.look(instance)
         for instance in [*fleet.idle()]:
             idle = now - instance.used_at
             if idle >= idle_limit and fleet.alive > fleet.minimum:

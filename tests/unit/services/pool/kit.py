@@ -65,6 +65,7 @@ class FakeLauncher:
         self.most_present = 0
         self.most_starting = 0
         self.paused: list[Instance] = []
+        self.looked_at: set[Instance] = set()
         self.failures: list[SkybridgeError] = []
         """The next starts fail with these."""
         self.may_start = asyncio.Event()
@@ -99,6 +100,9 @@ class FakeLauncher:
     def pause(self, instance: Instance) -> None:
         instance.state = InstanceState.PAUSED
         self.paused.append(instance)
+
+    def look(self, instance: Instance) -> None:
+        self.looked_at.add(instance)
 
 
 @dataclass
