@@ -67,7 +67,7 @@ class WarmRunner(Runner):
             return await self._go_on(active.begun)
         if active.left_behind and active.journal.state not in _NOT_CALLED:
             return self._lost("its instance is gone")
-        if not active.ticket.turn.is_set():
+        if active.ticket.seat is None:  # a turn without one says why there is none
             await self._wait_for_seat()
         instance = active.ticket.seat
         assert isinstance(instance, Instance)  # noqa: S101 - it comes with the turn

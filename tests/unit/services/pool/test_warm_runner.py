@@ -297,6 +297,20 @@ async def test_what_is_started_alone_is_stored_before_it_runs(
     assert (await world.ended(name)).state is S.SUCCEEDED
 
 
+async def test_a_start_that_fails_before_the_execution_is_stored_is_told(
+    world: World, launcher: TalkingLauncher
+) -> None:
+    await deployed(world, warm=False)
+    launcher.failures = [RuntimeUnavailableError("the engine went away")]
+    held = world.disk.hold("add")
+    starting = asyncio.create_task(world.start())
+    await until(lambda: launcher.started and not launcher.present)
+    held.set()
+    failure = (await world.ended(await starting)).failure
+    assert failure is not None
+    assert failure.reason is FailureReason.RUNTIME_UNAVAILABLE
+
+
 async def test_deferred_answers_come_before_the_write(world: World) -> None:
     await deployed(world, durability=Durability.DEFERRED)
     held = world.disk.hold("add")
