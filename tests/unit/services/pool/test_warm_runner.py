@@ -301,14 +301,14 @@ async def test_a_start_that_fails_before_the_execution_is_stored_is_told(
     world: World, launcher: TalkingLauncher
 ) -> None:
     await deployed(world, warm=False)
-    launcher.failures = [RuntimeUnavailableError("the engine went away")]
+    launcher.failures = [InitError("no module named soup")]
     held = world.disk.hold("add")
     starting = asyncio.create_task(world.start())
     await until(lambda: launcher.started and not launcher.present)
     held.set()
     failure = (await world.ended(await starting)).failure
     assert failure is not None
-    assert failure.reason is FailureReason.RUNTIME_UNAVAILABLE
+    assert failure.reason is FailureReason.INIT_ERROR
 
 
 async def test_deferred_answers_come_before_the_write(world: World) -> None:
