@@ -33,6 +33,8 @@ from skybridge_server.services.telemetry import Telemetry
 
 SWIFT_SECONDS = 0.25
 """How long an execution that nobody has heard of may run without a record."""
+ONE_LOOK_SECONDS = 0.001
+"""Enough for the loop to handle what has come in the meantime."""
 CHUNK_BYTES = 64 * KIB
 
 _ZERO = timedelta(0)
@@ -129,7 +131,7 @@ class Swift:
         if deferred:
             stored.add_done_callback(_note_refusal)
         else:
-            await asyncio.shield(stored)
+            await _until_stored(stored)
         self._telemetry.ended(execution)
         return Finished(
             execution,
@@ -152,10 +154,16 @@ class Swift:
         while ends and (ends[0][1].done() or ends[0][0] <= now):
             _, end = ends.popleft()
             if not end.done():
-                end.set_result(None)
+                # On a busy loop its answer may lie in the socket: one more look at what has come.
+                loop.call_later(ONE_LOOK_SECONDS, _lose_patience, end)
         self._sweeping = bool(ends)
         if ends:
             loop.call_at(ends[0][0], self._sweep)
+
+
+def _lose_patience(end: asyncio.Future[None]) -> None:
+    if not end.done():
+        end.set_result(None)
 
 
 def _is_small(begun: Begun) -> bool:
@@ -214,6 +222,15 @@ def _ended(
         asked=request.envelope,
         answered=Envelope(answer.content_type, answer.headers, answer.status),
     )
+
+
+async def _until_stored(stored: asyncio.Future[None]) -> None:
+    """Wait for a write. Who leaves meanwhile still waits: a repeat must find its record."""
+    try:
+        await asyncio.shield(stored)
+    except asyncio.CancelledError:
+        await asyncio.wait({stored})
+        raise
 
 
 def _note_refusal(stored: asyncio.Future[None]) -> None:
