@@ -13,10 +13,9 @@ from skybridge_server.models.executions import Execution
 from skybridge_server.models.journal import Event
 from skybridge_server.models.names import ExecutionName
 from skybridge_server.models.paging import DeadLetterQuery, Page, PageRequest
-from skybridge_server.repositories import execution_rows, statements
+from skybridge_server.repositories import additions, execution_rows, statements
 from skybridge_server.repositories.codec import from_time, optional, to_time
 from skybridge_server.repositories.database import Database
-from skybridge_server.repositories.executions import insert
 from skybridge_server.repositories.labels import has_label
 from skybridge_server.repositories.paging import page_of
 from skybridge_server.repositories.retention import discard
@@ -54,14 +53,14 @@ class SqliteDeadLetters:
     async def redrive(
         self, name: ExecutionName, execution: Execution, events: Sequence[Event]
     ) -> ExecutionName:
-        values = execution_rows.values_of(execution)
+        new = additions.of_new(execution, events, check_function=True)
 
         def job(db: SqliteDatabase) -> ExecutionName:
             row_id, letter = _find(db, name)
             if letter.redriven_as is not None:
                 return letter.redriven_as
             self._database.room.check()
-            new_id = insert(db, execution, values, events, check_function=True)
+            new_id = additions.store(db, [new])
             db.execute_sql(COPY_INPUT, (new_id, row_id))
             redriven = (execution.name.execution, from_time(execution.create_time), row_id)
             db.execute_sql(REDRIVEN, redriven)

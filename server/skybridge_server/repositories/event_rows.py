@@ -56,6 +56,11 @@ def values_at(sequence: int, time: int, body: EventBody) -> tuple[Any, ...]:
     return (sequence, time, *_body_values(body))
 
 
+def size_of(values: Sequence[Any]) -> int:
+    """Return how many bytes of data the values of COLUMNS have."""
+    return len(values[-1] or b"")
+
+
 def _body_values(body: EventBody) -> tuple[Any, ...]:
     match body:
         case StateChange(state, attempt):

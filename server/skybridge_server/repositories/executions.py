@@ -5,42 +5,38 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from peewee import SqliteDatabase
 
 from skybridge_server.errors import FailedPreconditionError, LeaseLostError, NotFoundError
 from skybridge_server.models.aftermath import NOTHING, Aftermath
 from skybridge_server.models.executions import Attempt, Execution, ExecutionState
-from skybridge_server.models.functions import Function, FunctionState
+from skybridge_server.models.functions import Function
 from skybridge_server.models.journal import Event, Output, OutputStream
 from skybridge_server.models.metrics import FunctionMetrics
-from skybridge_server.models.names import ExecutionName, FunctionName, RevisionName
+from skybridge_server.models.names import ExecutionName, FunctionName
 from skybridge_server.models.paging import ExecutionQuery, Page, PageRequest
 from skybridge_server.models.requests import Request
 from skybridge_server.repositories import (
+    additions,
     attempt_rows,
     event_rows,
     execution_rows,
     leases,
     statements,
 )
+from skybridge_server.repositories.additions import Addition
 from skybridge_server.repositories.aftermath import store as store_aftermath
 from skybridge_server.repositories.codec import from_time
 from skybridge_server.repositories.database import Database, Job
-from skybridge_server.repositories.ended import LABEL_COLUMNS, Ended, ended
-from skybridge_server.repositories.ended import store as store_ended
 from skybridge_server.repositories.execution_lists import cursor_of, listing
-from skybridge_server.repositories.functions import check_revision
 from skybridge_server.repositories.paging import page_of
-from skybridge_server.repositories.requests import record
 from skybridge_server.repositories.retention import discard, find_expired, function_names
 from skybridge_server.repositories.summary import summarize
 from skybridge_server.repositories.tables import (
     EventRow,
-    ExecutionLabelRow,
     ExecutionRow,
-    FunctionRow,
     InputRow,
 )
 
@@ -49,14 +45,6 @@ MAX_EVENTS = 1000
 T = TypeVar("T")
 
 NAMED = (ExecutionRow.execution == "") & (ExecutionRow.namespace == "")
-FUNCTION = statements.select(
-    (FunctionRow.uid, FunctionRow.state, FunctionRow.active_revision, FunctionRow.id),
-    (FunctionRow.namespace == "") & (FunctionRow.function == ""),
-)
-ADD = statements.insert(ExecutionRow, execution_rows.COLUMNS)
-ADD_LABEL = statements.insert(ExecutionLabelRow, LABEL_COLUMNS)
-ADD_INPUT = statements.insert(InputRow, (InputRow.execution, InputRow.data))
-ADD_EVENT = statements.insert(EventRow, (EventRow.execution, *event_rows.COLUMNS))
 UPDATE = statements.update(ExecutionRow, execution_rows.CHANGING, ExecutionRow.id == 0)
 WAIT = statements.update(ExecutionRow, execution_rows.WAITING, ExecutionRow.id == 0)
 FIND = statements.select((ExecutionRow.id, ExecutionRow.state, ExecutionRow.attempt), NAMED)
@@ -88,16 +76,8 @@ class SqliteExecutions:
         *,
         check_function: bool = False,
     ) -> None:
-        values = execution_rows.values_of(execution)
-
-        def job(db: SqliteDatabase) -> None:
-            record(db, request)
-            self._database.room.check()
-            row_id = insert(db, execution, values, events, check_function=check_function)
-            if input_:
-                db.execute_sql(ADD_INPUT, (row_id, input_))
-
-        await self._database.write(job, cost=len(input_) + _size_of(events))
+        new = additions.of_new(execution, events, input_, request, check_function=check_function)
+        await self._database.write_together(self._add, new, cost=new.size)
 
     def add_ended(
         self,
@@ -108,19 +88,15 @@ class SqliteExecutions:
         *,
         patient: bool = False,
     ) -> asyncio.Future[None]:
-        stored = self._database.write_together(
-            self._store_ended,
-            ended(execution, input_, written, request),
-            cost=len(input_) + sum(len(body.data) for body in written),
-            patient=patient,
-        )
+        new = additions.of_ended(execution, written, input_, request)
+        stored = self._database.write_together(self._add, new, cost=new.size, patient=patient)
         self._arriving[execution.name] = stored
         stored.add_done_callback(lambda _: self._arriving.pop(execution.name))
         return stored
 
-    def _store_ended(self, db: SqliteDatabase, many: Sequence[Ended]) -> None:
+    def _add(self, db: SqliteDatabase, many: Sequence[Addition]) -> None:
         self._database.room.check()
-        store_ended(db, many)
+        additions.store(db, many)
 
     async def append(
         self,
@@ -231,42 +207,6 @@ class SqliteExecutions:
         return await self._database.read(job)
 
 
-def insert(
-    db: SqliteDatabase,
-    execution: Execution,
-    values: tuple[Any, ...],
-    events: Sequence[Event],
-    *,
-    check_function: bool,
-) -> int:
-    """Store a new execution without its input, as part of a change; return the id of its row.
-
-    `values`: those of its row, since making them is no work for the thread that writes.
-    """
-    if check_function:
-        _check_function(db, execution)
-    row_id: int = db.execute_sql(ADD, values).lastrowid
-    create_time = from_time(execution.create_time)
-    for label in execution.labels.items():
-        db.execute_sql(ADD_LABEL, (row_id, *label, execution.name.namespace, create_time))
-    _add_events(db, row_id, events)
-    return row_id
-
-
-def _check_function(db: SqliteDatabase, execution: Execution) -> None:
-    name = execution.function
-    row = db.execute_sql(FUNCTION, (name.namespace, name.function)).fetchone()
-    if row is None or row[0] != execution.function_uid:
-        raise NotFoundError("function", str(name))
-    if row[1] == FunctionState.DISABLED:
-        raise FailedPreconditionError(
-            f"function '{name}' is disabled: enable it with EnableFunction",
-            reason="FUNCTION_DISABLED",
-        )
-    if row[2] != execution.revision:
-        check_revision(db, row[3], RevisionName(name, execution.revision))
-
-
 def _find(db: SqliteDatabase, name: ExecutionName) -> tuple[int, int, int]:
     """Return the id of an execution's row, its state and attempt."""
     row = db.execute_sql(FIND, (name.execution, name.namespace)).fetchone()
@@ -298,8 +238,7 @@ def _get(db: SqliteDatabase, name: ExecutionName) -> Execution:
 
 
 def _add_events(db: SqliteDatabase, row_id: int, events: Sequence[Event]) -> None:
-    for event in events:
-        db.execute_sql(ADD_EVENT, (row_id, *event_rows.values_of(event)))
+    additions.EVENTS.run(db, [(row_id, *event_rows.values_of(event)) for event in events])
 
 
 def _size_of(events: Sequence[Event]) -> int:
