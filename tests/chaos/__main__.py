@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.chaos.run import chaos
 
-SHORT, LONG = 120, 1300
+SHORT, LONG = 110, 1250
 """Seconds of harm; starting and looking at it all takes a minute more, or seven at most."""
 
 

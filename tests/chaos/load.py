@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -81,7 +81,6 @@ KEPT: FunctionFields = {
 }
 SLOW: FunctionFields = {"env": {"PAUSE": str(PAUSE)}}
 QUICK: FunctionFields = {"env": {"PAUSE": "0"}}
-"""So quick that it is stored in one write."""
 
 
 def expected(token: str) -> bytes:
@@ -96,24 +95,27 @@ class Functions:
 
     called: tuple[str, ...]
     """By callers, all with the same result."""
+    quick: str
+    """One of them that ends so soon that it is stored in one write."""
     timed: str
     """By a schedule."""
 
     @classmethod
     async def deployed(cls, client: AsyncClient) -> Functions:
         """Create and deploy them, and a schedule."""
+        quick = await deploy_python(client, WARM, **PATIENT | KEPT | QUICK)
         called = (
+            quick,
             await deploy(client, STEADY, **PATIENT),
             await deploy(client, MOODY, **PATIENT | RETRIED),
             await deploy_python(client, WARM, **PATIENT | KEPT | SLOW),
-            await deploy_python(client, WARM, **PATIENT | KEPT | QUICK),
             await deploy_python(client, WARM, **PATIENT | KEPT | SLOW | RETRIED),
         )
         timed = await deploy(client, TIMED, **PATIENT)
         await client.create_schedule(
             "chaos", function=timed, interval=SCHEDULE_SECONDS, overlap_policy="queue"
         )
-        return cls(called, timed)
+        return cls(called, quick, timed)
 
 
 @dataclass(slots=True)
@@ -136,22 +138,32 @@ class Load:
     def __init__(self, client: AsyncClient, functions: Functions, seed: int) -> None:
         self.ledger = Ledger()
         self._client = client
-        self._functions = functions
         self._random = random.Random(seed)
         self._stopping = asyncio.Event()
-        self._callers = [self._starts, self._starts, self._executes, self._executes, self._streams]
+        called = functions.called
+        self._callers = 2 * [
+            (self._starts, called),
+            (self._executes, called),
+            (self._streams, called),
+            (self._executes, (functions.quick,)),
+        ]
 
-    async def run(self, seconds: float) -> None:
-        """Call for so long, then let all callers get their last answer."""
-        asyncio.get_running_loop().call_later(seconds, self._stopping.set)
+    async def run(self) -> None:
+        """Call until stopped, and let all callers get their last answer."""
         async with asyncio.TaskGroup() as group:
-            for call in self._callers:
-                group.create_task(self._repeat(call))
+            for call, functions in self._callers:
+                group.create_task(self._repeat(call, functions))
 
-    async def _repeat(self, call: Callable[[str, str], Awaitable[None]]) -> None:
+    def stop(self) -> None:
+        """Call no more."""
+        self._stopping.set()
+
+    async def _repeat(
+        self, call: Callable[[str, str], Awaitable[None]], functions: Sequence[str]
+    ) -> None:
         while not self._stopping.is_set():
             token = str(uuid.uuid4())
-            await call(self._random.choice(self._functions.called), token)
+            await call(self._random.choice(functions), token)
             await asyncio.sleep(self._random.uniform(0, 0.2))
 
     async def _starts(self, function: str, token: str) -> None:

@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import docker.errors
 from docker.models.containers import Container
@@ -26,9 +26,13 @@ CRASHES = 6
 """Points at which the server dies one after the other, before it may run in peace."""
 CRASH_PATIENCE = 10.0
 """Seconds for the server to come to a point; else that is tried again later."""
+MORE_TIME = 60.0
+"""Seconds at most for the points that are left at the end."""
 MIB = 1 << 20
 ROOM_LEFT = (0, 0, 16 * MIB)
 """What is left of the disk: nothing, or what is kept for executions that run."""
+
+Deed = Callable[[], Awaitable[None]]
 
 
 class Monkeys:
@@ -43,9 +47,10 @@ class Monkeys:
         self._disk = disk
         self._random = random.Random(seed)
         self._points: list[str] = []
-        self._ways = (
-            (6, self._kill_server),
-            (10, self._crash_server),
+        self._in_between = True
+        self._ways: tuple[tuple[int, Deed], ...] = (
+            (4, self._kill_server),
+            (4, self._crash_server),
             (2, self._hand_over),
             (2, self._kill_engine),
             (1, self._kill_both),
@@ -62,15 +67,28 @@ class Monkeys:
         return [point for point in POINTS if not self.crashes[point]]
 
     async def run(self, seconds: float) -> None:
-        """Do harm for so long, and until the last deed is done: half of it would stay."""
-        weights = [weight for weight, _ in self._ways]
+        """Do harm for so long, and a little longer if the server has not died at each point yet.
+
+        The last deed is done to its end: half of it would stay.
+        """
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
         while loop.time() < end:
             await asyncio.sleep(self._random.uniform(*PAUSES))
-            _, deed = self._random.choices(self._ways, weights)[0]
+            deed = self._next_deed()
             self.deeds[deed.__name__.strip("_")] += 1
             await deed()
+        end += min(MORE_TIME, seconds / 2)
+        while self.not_crashed_at and loop.time() < end:
+            await self._crash_server()
+
+    def _next_deed(self) -> Deed:
+        """Choose one by chance; in between the server dies until it has died at each point."""
+        self._in_between = not self._in_between
+        if self._in_between and self.not_crashed_at:
+            return self._crash_server
+        weights = [weight for weight, _ in self._ways]
+        return self._random.choices(self._ways, weights)[0][1]
 
     # -- the server -----------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from tests.support.server import Server
 
 NEVER_TIRED = Patience(tries=10_000, first_tries=10_000, first_pause=0.05, longest_pause=0.5)
 DISK_BYTES = 256 * MIB
-AFTERMATH = 420
+AFTERMATH = 480
 """Seconds for all that was accepted to end, and to be looked at. A run ends by then at the latest:
 with LONG of __main__.py that is within half an hour."""
 
@@ -84,8 +84,9 @@ async def _harm_and_look(server: Server, monkeys: Monkeys, seconds: float, seed:
         began = time.monotonic()
         load = Load(client, await Functions.deployed(client), seed)
         async with asyncio.TaskGroup() as group:
-            group.create_task(load.run(seconds))
-            group.create_task(monkeys.run(seconds))
+            group.create_task(load.run())
+            await monkeys.run(seconds)
+            load.stop()
         print(f"{time.monotonic() - began:.0f} s: harm is done", flush=True)
         await client.pause_schedule("chaos")
         findings = await Audit(server, client, load.ledger).run()

@@ -18,8 +18,8 @@ SECONDS = 1200
 LEAST_SECONDS = 60
 SAMPLE_SECONDS = 1.0
 PRINT_SAMPLES = 30
-WARM_UP = 0.25
-"""Part of the time in which pools and caches may still grow."""
+WARM_UP_SECONDS = 300
+"""In which pools and caches may still grow; never more than half of the time."""
 MOST_MIB = 200
 MIB = 1 << 20
 
@@ -74,7 +74,8 @@ async def _sample(
 
 def _judge(samples: list[Sample]) -> bool:
     most = max(size for _, size in samples)
-    slope = slope_of(samples[int(len(samples) * WARM_UP) :])
+    warm_up = min(WARM_UP_SECONDS / 60, samples[-1][0] / 2)
+    slope = slope_of([each for each in samples if each[0] >= warm_up])
     print(f"largest {most:.1f} MiB, at most {MOST_MIB}")
     print(f"slope {slope.value:+.3f} MiB a minute, with 95 % {slope.low:+.3f} to {slope.high:+.3f}")
     print(_in_words(slope))
