@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 import docker
 import pytest
+from docker.models.containers import Container
 
 from skybridge_client import AsyncClient, Execution, Patience
 from skybridge_client.errors import FailedPreconditionError, NotFoundError
@@ -235,6 +238,25 @@ async def test_an_instance_that_was_killed_while_idle_is_replaced(
     await until(noticed, "the dead instance to be noticed")
     second = await client.execute(name, b"x")
     assert told(second)[0] == "SUCCEEDED"
+
+
+async def test_what_comes_just_as_an_idle_instance_dies_is_done_by_another(
+    client: AsyncClient, docker_client: docker.DockerClient
+) -> None:
+    name = await deploy_http(client)
+    for _ in range(3):
+        before = await client.execute(name, b"x")
+        kill_unseen(docker_client.containers.get(await container_of(client, before)))
+        after = await client.execute(name, b"x")
+        assert told(after)[0] == "SUCCEEDED"
+        assert after.instance != before.instance
+
+
+def kill_unseen(container: Container) -> None:
+    """End its process without the engine, which may tell it later."""
+    process = Path(f"/proc/{container.attrs['State']['Pid']}")
+    os.kill(int(process.name), signal.SIGKILL)
+    wait_until(lambda: not process.exists(), "the process to be gone")
 
 
 async def test_an_instance_that_was_killed_while_busy_fails_what_it_did(

@@ -112,7 +112,7 @@ class Conversation(Protocol):
         ...
 
     async def connect(self) -> None:
-        """Get ready to `begin` a call. OSError, InstanceGoneError."""
+        """Get ready to `begin` a call. OSError, InstanceError: it cannot, and nothing was sent."""
         ...
 
     async def call(self, call: Call, sink: Sink) -> Answer:

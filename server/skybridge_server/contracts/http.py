@@ -84,7 +84,7 @@ class HttpConversation:
         return HttpExchange(self._connections, connection, head, call.input)
 
     async def connect(self) -> None:
-        self._connections.give_back(await self._connections.new())
+        self._connections.give_back(self._connections.kept() or await self._connections.new())
 
     async def call(self, call: Call, sink: Sink) -> Answer:
         exchange = self.begin(call)

@@ -75,7 +75,9 @@ class LambdaConversation:
         return LambdaExchange(self, invocation)
 
     async def connect(self) -> None:
-        """It is the instance that connects."""
+        """It is the instance that connects; once it has ended, it will not."""
+        if self._error is not None:
+            raise self._error
 
     async def call(self, call: Call, sink: Sink) -> Answer:
         return await self.begin(call).answer(sink)

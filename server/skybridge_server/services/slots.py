@@ -84,6 +84,10 @@ class Ticket:
         self.covered.set()
         self.turn.set()
 
+    def again(self) -> None:
+        """Give back a seat that turned out to be of no use, and be the next to get one."""
+        self._slots.again(self)
+
     def release(self) -> None:
         """Give the place back; more than once does no harm."""
         self._slots.leave(self)
@@ -111,11 +115,13 @@ class Lane:
         """How many more may run, as far as this function goes."""
         return max(self.max_running - len(self.running), 0)
 
-    def enter(self, ticket: Ticket) -> None:
+    def enter(self, ticket: Ticket, *, first: bool = False) -> None:
         queue = self.waiting.get(ticket.seats)
         if queue is None:
             queue = self.waiting[ticket.seats] = OrderedDict()
         queue[ticket] = None
+        if first:
+            queue.move_to_end(ticket, last=False)
 
     def leave(self, ticket: Ticket) -> bool:
         """Take a ticket out of the queue; False if it does not wait."""
@@ -228,6 +234,20 @@ class Slots:
             del lane.waiting[seats]
         if not lane.waiting and not lane.running:
             self._lanes.pop(lane.function_uid, None)
+
+    def again(self, ticket: Ticket) -> None:
+        """Let one that runs wait for another seat, before everybody else."""
+        lane, seat = ticket.lane, ticket.seat
+        lane.running.remove(ticket)
+        self.running -= 1
+        ticket.seat = None
+        ticket.covered.clear()
+        ticket.turn.clear()
+        lane.enter(ticket, first=True)
+        self.queued += 1
+        if seat is not None:
+            seat.leave()
+        self._serve(lane)
 
     def serve(self, function_uid: str) -> None:
         """Hand out seats of a function that have become free."""

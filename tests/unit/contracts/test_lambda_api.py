@@ -578,7 +578,8 @@ async def test_the_instance_has_ended(world: World, runtime: Runtime) -> None:
     waiting, fetched = world.calling(), world.calling(execution="e2")
     await runtime.next()
     await world.conversation.close()
-    for each in (waiting, fetched, world.conversation.ready(), world.calling()):
+    conversation = world.conversation
+    for each in (waiting, fetched, conversation.ready(), conversation.connect(), world.calling()):
         with pytest.raises(InstanceGoneError, match="has ended"):
             await each
     await runtime.closed()

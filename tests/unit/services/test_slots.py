@@ -103,6 +103,40 @@ def test_releasing_twice_does_no_harm() -> None:
     assert (slots.running, slots.queued) == (1, 0)
 
 
+class OneSeat:
+    """A seat at a time, for as many as there are."""
+
+    def __init__(self, count: int) -> None:
+        self.left = count
+        self.given_back = 0
+
+    def take(self) -> OneSeat | None:
+        self.left -= 1
+        return self if self.left >= 0 else None
+
+    def leave(self) -> None:
+        self.given_back += 1
+
+    def asked(self, waiting: object, room: int) -> None:
+        """Nothing can be done."""
+
+
+def test_whose_seat_was_of_no_use_gets_the_next() -> None:
+    slots, seats = Slots(10, 10), OneSeat(1)
+    first, second = (slots.enter("f", Scaling(), seats) for _ in range(2))
+    assert runs(first)
+    first.again()
+    assert not runs(first)
+    assert (slots.running, slots.queued, seats.given_back) == (0, 2, 1)
+    seats.left = 1
+    slots.serve("f")
+    assert runs(first)
+    assert not runs(second)
+    first.release()
+    second.release()
+    assert (slots.running, slots.queued, seats.given_back) == (0, 0, 2)
+
+
 def test_the_queue_of_a_function_is_bounded() -> None:
     slots = Slots(10, 100)
     scaling = Scaling(max_concurrency=1, max_queue_depth=2)

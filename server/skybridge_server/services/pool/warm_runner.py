@@ -12,6 +12,8 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
+import structlog
+
 from skybridge_server.contracts.base import Answer, Call, Sink
 from skybridge_server.errors import (
     InstanceError,
@@ -42,6 +44,8 @@ from skybridge_server.services.time_limit import seconds, time_limit
 DEATH_PATIENCE = 2.0
 """Seconds in which the engine tells how an instance ended that closed its connection."""
 
+log = structlog.get_logger(__name__)
+
 _NOT_CALLED = {ExecutionState.QUEUED, ExecutionState.STARTING}
 """RUNNING is stored before an instance hears of an execution."""
 NO_USAGE = Usage()
@@ -69,15 +73,12 @@ class WarmRunner(Runner):
             return self._lost("its instance is gone")
         if active.ticket.seat is None:  # a turn without one says why there is none
             await self._wait_for_seat()
-        instance = active.ticket.seat
-        assert isinstance(instance, Instance)  # noqa: S101 - it comes with the turn
-        self._instance = instance
         input_ = active.input
         active.input = None  # nobody needs it again
         if input_ is None:
             input_ = await self._input() or b""
-        if instance.frozen:
-            await self._thaw(instance)
+        instance = await self._reachable()
+        self._instance = instance
         if active.stopping.is_set():
             raise StoppedError
         return await self._run_on(instance, input_)
@@ -107,6 +108,27 @@ class WarmRunner(Runner):
     def _note_queued(self) -> None:
         waited = datetime.now(UTC) - self._active.queued_time
         self._timings = Timings(max(waited, timedelta(0)))
+
+    async def _reachable(self) -> Instance:
+        """Return the instance of the seat or, if that has died meanwhile, once that of another."""
+        instance = await self._seated()
+        try:
+            await instance.conversation.connect()
+        except (InstanceError, OSError) as error:
+            # Nothing was sent to it: it has not begun.
+            log.info("instance not reached", instance=str(instance.name), detail=str(error))
+            instance.retire()
+            self._active.ticket.again()
+            await self._wait_for_seat()
+            instance = await self._seated()
+        return instance
+
+    async def _seated(self) -> Instance:
+        instance = self._active.ticket.seat
+        assert isinstance(instance, Instance)  # noqa: S101 - it comes with the turn
+        if instance.frozen:
+            await self._thaw(instance)
+        return instance
 
     async def _thaw(self, instance: Instance) -> None:
         try:

@@ -141,15 +141,21 @@ class FakeConversation:
     async def ready(self) -> None:
         """It is."""
 
-    def begin(self, call: Call) -> FakeExchange:
+    def begin(self, call: Call) -> FakeExchange | None:
+        if self._instance in self._launcher.deaf:
+            return None
         self._launcher.calls.append(call)
         return FakeExchange(self._instance, call, self._launcher.program)
 
     async def connect(self) -> None:
-        """It is."""
+        if self._instance in self._launcher.deaf:
+            raise ConnectionRefusedError("nobody listens")
 
     async def call(self, call: Call, sink: Sink) -> Answer:
-        return await self.begin(call).answer(sink)
+        exchange = self.begin(call)
+        if exchange is None:
+            raise GONE
+        return await exchange.answer(sink)
 
     async def close(self) -> None:
         """Nothing is held."""
@@ -163,9 +169,14 @@ class TalkingLauncher(FakeLauncher):
         self.program: Program = echo
         self.calls: list[Call] = []
         self.thaws = 0
+        self.deaf: set[Instance] = set()
+        """They take no connections, though nobody knows yet."""
+        self.all_deaf = False
 
     async def start(self, instance: Instance) -> None:
         await super().start(instance)
+        if self.all_deaf:
+            self.deaf.add(instance)
         instance.conversation = FakeConversation(self, instance)
         instance.start, instance.init = SECOND / 4, SECOND / 20
 
@@ -413,6 +424,35 @@ async def test_each_way_to_end(
     after = await world.execute()
     assert (after.instance == execution.instance) is kept
     assert after.state is S.SUCCEEDED
+
+
+@pytest.mark.parametrize("alone", [False, True])
+async def test_what_an_instance_never_heard_of_another_does(
+    world: World, launcher: TalkingLauncher, alone: bool
+) -> None:
+    await deployed(world)
+    (dead,) = world.services.pool
+    launcher.deaf.add(dead)
+    execution = await (_started(world) if alone else world.execute(input=b"x"))
+    assert execution.state is S.SUCCEEDED
+    assert execution.instance != dead.name.instance
+    assert await ended(world, execution) == execution
+    assert [call.execution for call in launcher.calls].count(execution.name.execution) == 1
+    await until(lambda: dead not in world.services.pool)
+
+
+async def _started(world: World) -> Execution:
+    return await world.ended(await world.start(input=b"x"))
+
+
+async def test_another_instance_is_tried_once(world: World, launcher: TalkingLauncher) -> None:
+    await deployed(world)
+    launcher.deaf.update(world.services.pool)
+    launcher.all_deaf = True
+    execution = await world.execute(input=b"x")
+    assert execution.failure is not None
+    assert execution.failure.reason is FailureReason.INSTANCE_DIED
+    assert len(launcher.started) == 2
 
 
 async def test_output_past_its_limit_fails(world: World) -> None:
