@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -15,9 +17,13 @@ from docker.utils import kwargs_from_env
 from skybridge_server.models.functions import Isolation, Network, Resources
 from skybridge_server.runtimes.base import ContainerSpec
 from skybridge_server.runtimes.docker_engine.hardening import container_config, host_options
-from tests.benchmarks.harness import BUSYBOX
+from skybridge_server.runtimes.docker_engine.namespace import enter
+from tests.benchmarks.harness import BUSYBOX, PYTHON
 
 STREAMS = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
+
+
+PORT = 8080
 
 
 class Bare:
@@ -28,13 +34,18 @@ class Bare:
         self._info: dict[str, Any] = self.client.info()
 
     def config(self, script: str, resources: Resources) -> dict[str, Any]:
-        """Return the arguments that create a container as the server would."""
+        """Return the arguments that create a container of a shell script as the server would."""
+        return self._config(BUSYBOX, ("/bin/sh", "-c", script), {}, resources)
+
+    def _config(
+        self, image: str, command: tuple[str, ...], env: dict[str, str], resources: Resources
+    ) -> dict[str, Any]:
         spec = ContainerSpec(
             name=f"bench-{uuid.uuid4().hex}",
-            image_id=BUSYBOX,
-            command=("/bin/sh", "-c", script),
+            image_id=image,
+            command=command,
             args=(),
-            env={},
+            env=env,
             labels={"skybridge.bench": "1"},
             working_dir="",
             resources=resources,
@@ -72,6 +83,20 @@ class Bare:
         self.client.remove_container(container)
         return seconds
 
+    def first_answer(self, program: str) -> float:
+        """Create and start a web server, ask it as soon as it listens; return the seconds."""
+        command = ("python3", "-c", program)
+        config = self._config(PYTHON, command, {"PORT": str(PORT)}, Resources())
+        began = time.perf_counter()
+        container = self.client.create_container(**config)["Id"]
+        self.client.start(container)
+        pid = self.client.inspect_container(container)["State"]["Pid"]
+        with ThreadPoolExecutor(1) as thread:  # it stays in that network for all its life
+            thread.submit(_ask, pid).result()
+        seconds = time.perf_counter() - began
+        self.client.remove_container(container, force=True)
+        return seconds
+
     def first_byte(self, container: str) -> float:
         """Attach to a container that runs, and return the clock when its first byte comes."""
         attached = self.client.attach_socket(container, params={"stdout": 1, "stream": 1})
@@ -90,3 +115,25 @@ class Bare:
         while size := raw.recv_into(buffer):
             yield size
         attached.close()
+
+
+def _ask(pid: int) -> None:
+    """Ask the web server of a process, in its network, and read the answer."""
+    network = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
+    try:
+        enter(network)
+    finally:
+        os.close(network)
+    with _connected() as sock:
+        sock.sendall(b"POST / HTTP/1.1\r\nhost: bench\r\ncontent-length: 5\r\n\r\nhello")
+        answer = b""
+        while not answer.endswith(b"hello"):
+            answer += sock.recv(1024)
+
+
+def _connected() -> socket.socket:
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", PORT))
+        except ConnectionRefusedError:
+            time.sleep(0.001)

@@ -12,11 +12,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from google.protobuf.duration_pb2 import Duration
+
+from skybridge.faas.v1 import function_pb2
 from skybridge.faas.v1.execution_pb2 import EXECUTION_STATE_SUCCEEDED
 from skybridge.faas.v1.execution_service_pb2 import ExecuteFunctionRequest
 from tests.benchmarks.bare import Bare
-from tests.benchmarks.harness import Result, Stubs, milliseconds, server, timed
+from tests.benchmarks.harness import PYTHON, Result, Stubs, milliseconds, server, timed
 
 SCRIPT = "echo hello"
 PAIRS = 31
@@ -62,7 +66,43 @@ async def run() -> list[Result]:
             Kind("cold in sandboxes", 0.70, 1.6, in_sandbox),
         ]
         await kinds[1].cycles(WARM_UP * CALLERS)
-        return [*await _one_by_one(bare, kinds), *await _together(bare, kinds)]
+        results = [*await _one_by_one(bare, kinds), *await _together(bare, kinds)]
+    return [*results, await _first_of_http(bare)]
+
+
+async def _first_of_http(bare: Bare) -> Result:
+    """Measure the first execution on an instance, each on one of its own."""
+    program = Path(__file__).with_name("http_echo.py").read_text()
+    floor, ours = [], []
+    with server() as process:
+        async with Stubs(process.address) as stubs:
+            name = await stubs.deploy_spec(
+                function_pb2.FunctionSpec(
+                    image=PYTHON,
+                    command=["python3", "-c", program],
+                    pull_policy=function_pb2.PULL_POLICY_NEVER,
+                    contract=function_pb2.Contract(kind=function_pb2.CONTRACT_KIND_HTTP),
+                    scaling=function_pb2.Scaling(reuse=function_pb2.REUSE_NEVER),
+                    timeouts=function_pb2.Timeouts(shutdown_grace=Duration()),
+                )
+            )
+            request = ExecuteFunctionRequest(function=name, input=b"hello")
+
+            async def execute() -> None:
+                answer = await stubs.executions.ExecuteFunction(request)
+                assert answer.execution.output == b"hello", answer
+                assert answer.execution.cold_start
+
+            await execute()
+            for _ in range(PAIRS):
+                floor.append(await asyncio.to_thread(bare.first_answer, program))
+                ours.append(await timed(execute()))
+    return Result(
+        "first execution of an HTTP function, median",
+        statistics.median(ours) / statistics.median(floor),
+        1.10,
+        detail=f"{milliseconds(ours)} against {milliseconds(floor)}",
+    )
 
 
 @asynccontextmanager

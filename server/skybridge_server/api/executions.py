@@ -20,6 +20,7 @@ from skybridge_server.api.convert.executions import (
     delivery_to_proto,
     event_to_proto,
     execution_to_proto,
+    fill_execution,
     log_entry_to_proto,
 )
 from skybridge_server.api.requests import request_key
@@ -30,7 +31,7 @@ from skybridge_server.services.attach import AttachSession
 from skybridge_server.services.deliveries import Deliveries
 from skybridge_server.services.executions import ExecutionService
 from skybridge_server.services.limits import Limits
-from skybridge_server.services.requests import ExecutionRequest
+from skybridge_server.services.requests import ExecutionOutput, ExecutionRequest
 from skybridge_server.services.violations import Violations
 
 if TYPE_CHECKING:
@@ -63,7 +64,9 @@ class ExecutionServicer(ExecutionServiceServicer):
     async def ExecuteFunction(
         self, request: pb.ExecuteFunctionRequest, context: Context
     ) -> pb.ExecuteFunctionResponse:
-        return pb.ExecuteFunctionResponse(execution=await self._execute(request, context))
+        response = pb.ExecuteFunctionResponse()
+        fill_execution(response.execution, *await self._execute(request, context))
+        return response
 
     async def InvokeStream(
         self, request_iterator: Messages[pb.InvokeStreamRequest], context: Context
@@ -197,11 +200,10 @@ class ExecutionServicer(ExecutionServiceServicer):
 
     async def _execute(
         self, request: pb.ExecuteFunctionRequest, context: Context
-    ) -> execution_pb2.Execution:
+    ) -> tuple[Execution, ExecutionOutput]:
         with Violations() as wrong:
             wanted = self._wanted("ExecuteFunction", request, wrong)
-        ended, output = await self._executions.execute(wanted, time_left=_time_left(context))
-        return execution_to_proto(ended, output)
+        return await self._executions.execute(wanted, time_left=_time_left(context))
 
     def _wanted(
         self,

@@ -14,11 +14,13 @@ from google.rpc.status_pb2 import Status
 from structlog.contextvars import get_contextvars
 
 from skybridge.faas.v1 import execution_service_pb2 as pb
-from skybridge.faas.v1.execution_pb2 import Execution
 from skybridge_server.api.calls import is_lost
+from skybridge_server.api.convert.executions import fill_execution
 from skybridge_server.api.errors import code_of, status_of
 from skybridge_server.errors import InvalidArgumentError
+from skybridge_server.models.executions import Execution
 from skybridge_server.models.functions import MIB
+from skybridge_server.services.requests import ExecutionOutput
 from skybridge_server.services.violations import Violations
 
 DEFAULT_WINDOW, MAX_WINDOW = 64, 256
@@ -26,11 +28,12 @@ MAX_ID_BYTES = 128
 MAX_BATCH = 100
 MAX_BATCH_OUTPUT = 3 * MIB
 PACKED_BYTES = MIB
-"""Answers that share a message have no more; one with more has a message of its own."""
+"""Of output and log, in answers that share a message; one with more has its own."""
 
-Execute = Callable[[pb.ExecuteFunctionRequest], Awaitable[Execution]]
-"""Executes a function, and returns its execution as it ended."""
-Outcome: TypeAlias = Execution | Status
+Ended = tuple[Execution, ExecutionOutput]
+Execute = Callable[[pb.ExecuteFunctionRequest], Awaitable[Ended]]
+"""Executes a function, and returns its execution as it ended, with what it wrote."""
+Outcome: TypeAlias = Ended | Status
 
 log = structlog.get_logger()
 
@@ -44,9 +47,7 @@ async def batch(request: pb.ExecuteBatchRequest, execute: Execute) -> pb.Execute
 
     async def run(each: pb.ExecuteFunctionRequest) -> Outcome:
         outcome = await _outcome(execute(each))
-        if isinstance(outcome, Execution):
-            room.cut(outcome)
-        return outcome
+        return outcome if isinstance(outcome, Status) else (outcome[0], room.cut(outcome[1]))
 
     response = pb.ExecuteBatchResponse()
     for outcome in await asyncio.gather(*map(run, request.requests)):
@@ -60,16 +61,13 @@ class _Room:
     def __init__(self, left: int) -> None:
         self._left = left
 
-    def cut(self, execution: Execution) -> None:
-        missing = len(execution.output) - self._left
-        if missing > 0:
-            execution.output = execution.output[: self._left]
-            execution.output_truncated = True
-        self._left -= len(execution.output)
-        missing = len(execution.log_tail) - self._left
-        if missing > 0:
-            execution.log_tail = execution.log_tail[missing:]
-        self._left -= len(execution.log_tail)
+    def cut(self, output: ExecutionOutput) -> ExecutionOutput:
+        kept = output.output[: self._left]
+        self._left -= len(kept)
+        tail = output.log_tail[max(0, len(output.log_tail) - self._left) :]
+        self._left -= len(tail)
+        truncated = output.truncated or len(kept) < len(output.output)
+        return ExecutionOutput(kept, truncated=truncated, log_tail=tail)
 
 
 class Pipeline:
@@ -155,7 +153,7 @@ def _packed(outcomes: Iterable[tuple[str, Outcome]]) -> Iterator[pb.InvokeStream
     """Yield as few messages as hold them all."""
     response, size = pb.InvokeStreamResponse(), 0
     for id_, outcome in outcomes:
-        more = outcome.ByteSize()
+        more = 0 if isinstance(outcome, Status) else _size(outcome[1])
         if response.answers and size + more > PACKED_BYTES:
             yield response
             response, size = pb.InvokeStreamResponse(), 0
@@ -165,14 +163,18 @@ def _packed(outcomes: Iterable[tuple[str, Outcome]]) -> Iterator[pb.InvokeStream
         yield response
 
 
+def _size(output: ExecutionOutput) -> int:
+    return len(output.output) + len(output.log_tail)
+
+
 def _fill(answer: pb.InvocationAnswer | pb.ExecuteBatchResult, outcome: Outcome) -> None:
-    if isinstance(outcome, Execution):
-        answer.execution.CopyFrom(outcome)
-    else:
+    if isinstance(outcome, Status):
         answer.error.CopyFrom(outcome)
+    else:
+        fill_execution(answer.execution, *outcome)
 
 
-async def _outcome(work: Awaitable[Execution]) -> Outcome:
+async def _outcome(work: Awaitable[Ended]) -> Outcome:
     """Return how an execution ended, or why it was not executed."""
     try:
         return await work

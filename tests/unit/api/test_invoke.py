@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from datetime import UTC, datetime
 
 import pytest
 from google.rpc.code_pb2 import INTERNAL
 
 from skybridge.faas.v1 import execution_service_pb2 as pb
-from skybridge.faas.v1.execution_pb2 import Execution
-from skybridge_server.api.invoke import DEFAULT_WINDOW, MAX_WINDOW, Pipeline
+from skybridge_server.api.invoke import DEFAULT_WINDOW, MAX_WINDOW, Ended, Pipeline
 from skybridge_server.errors import InvalidArgumentError
+from skybridge_server.models.executions import Execution
+from skybridge_server.models.names import ExecutionName, FunctionName, new_id
+from skybridge_server.services.requests import ExecutionOutput
 from tests.support.waiting import PATIENCE, until
 
 
@@ -25,6 +28,17 @@ def one(id_: str, window: int = 0, function: str = "") -> pb.InvokeStreamRequest
 
 async def ids(answers: AsyncGenerator[pb.InvokeStreamResponse, None]) -> list[str]:
     return [answer.id async for response in answers for answer in response.answers]
+
+
+def ended(output: bytes = b"") -> Ended:
+    execution = Execution(
+        name=ExecutionName("default", new_id()),
+        function=FunctionName("default", "hello"),
+        function_uid="uid",
+        revision=1,
+        create_time=datetime.now(UTC),
+    )
+    return execution, ExecutionOutput(output, truncated=False, log_tail=b"")
 
 
 class Caller:
@@ -49,14 +63,14 @@ class Executions:
         self.running = self.most = 0
         self.gate = asyncio.Event()
 
-    async def execute(self, request: pb.ExecuteFunctionRequest) -> Execution:
+    async def execute(self, request: pb.ExecuteFunctionRequest) -> Ended:
         self.running += 1
         self.most = max(self.most, self.running)
         try:
             await self.gate.wait()
         finally:
             self.running -= 1
-        return Execution(name=request.function)
+        return ended()
 
 
 @pytest.mark.parametrize(
@@ -105,8 +119,8 @@ async def test_what_ends_together_is_told_together_up_to_a_size() -> None:
         for n in range(6):
             yield one(str(n))
 
-    async def execute(_: pb.ExecuteFunctionRequest) -> Execution:
-        return Execution(output=b"x" * (400 << 10))
+    async def execute(_: pb.ExecuteFunctionRequest) -> Ended:
+        return ended(b"x" * (400 << 10))
 
     sizes = [len(each.answers) async for each in Pipeline(execute).answers(messages())]
     assert sum(sizes) == 6
@@ -141,7 +155,7 @@ async def test_who_stops_listening_cancels_what_is_under_way() -> None:
 
 
 async def test_a_defect_is_an_answer_and_not_the_end() -> None:
-    async def execute(request: pb.ExecuteFunctionRequest) -> Execution:
+    async def execute(request: pb.ExecuteFunctionRequest) -> Ended:
         if request.function == "cancelled":
             raise asyncio.CancelledError  # of somebody else's making
         raise RuntimeError("secret")

@@ -298,7 +298,7 @@ class InvokeStreamResponse(_message.Message):
     @_builtins.property
     def answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___InvocationAnswer]:
         """Those of the executions that have ended since, the first to end first; more
-        than one only up to 1 MiB.
+        than one only with up to 1 MiB of output and log tails in all.
         """
 
     def __init__(

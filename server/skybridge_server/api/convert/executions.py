@@ -26,6 +26,16 @@ def execution_to_proto(
 ) -> pb.Execution:
     """Return an execution; `output` and `attempts` are left out of lists and events."""
     message = pb.Execution()
+    fill_execution(message, execution, output, attempts)
+    return message
+
+
+def fill_execution(
+    message: pb.Execution,
+    execution: Execution,
+    output: ExecutionOutput | None = None,
+    attempts: Iterable[Attempt] = (),
+) -> None:
     function = message.function = str(execution.function)
     message.name = str(execution.name)
     message.revision = f"{function}/revisions/{execution.revision}"
@@ -59,7 +69,6 @@ def execution_to_proto(
         message.output = output.output
         message.output_truncated = output.truncated
         message.log_tail = output.log_tail
-    return message
 
 
 # Filled in place, here and below: a message that is built apart and then set is copied, which costs
