@@ -6,6 +6,7 @@ Each command imports what it needs, so that `--help` and `config` answer at once
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import sys
@@ -52,6 +53,16 @@ def main() -> None:
     app(prog_name="skybridge-server")
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Spare an import the search for garbage, a tenth of its time: all that it makes stays."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         print(__version__)
@@ -71,7 +82,8 @@ def _options(_: Version = False) -> None: ...
 @app.command(epilog="Ends on SIGTERM and Ctrl-C; a second one does not wait for running calls.")
 def serve() -> None:
     """Serve gRPC until stopped."""
-    from skybridge_server.process import run
+    with _uncollected():
+        from skybridge_server.process import run
 
     with _readable_errors():
         if not run(load_settings()):

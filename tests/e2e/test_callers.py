@@ -289,22 +289,36 @@ async def collect_stored(client: AsyncClient, execution: str, after: int) -> lis
 async def test_two_hundred_callers_on_a_limit_of_four(
     client: AsyncClient, docker_client: docker.DockerClient
 ) -> None:
+    """Half of them stay and get their answers; who leaves the queue never takes a place."""
     name = await deploy(client, "cat", max_concurrency=4, queue_timeout=CROWD_PATIENCE)
 
-    async def call(number: int) -> None:
+    async def stay(number: int) -> None:
         execution = await client.execute(name, str(number).encode(), timeout=CROWD_PATIENCE)
         assert told(execution)[0] == "SUCCEEDED"
         assert execution.output == str(number).encode()
 
+    async def leave() -> None:
+        started = await client.start(name, b"never mind")
+        await client.cancel(started.name)
+        ended = await client.wait(started.name, timeout=CROWD_PATIENCE)
+        assert told(ended) == ("CANCELLED", "CANCELLED")
+
+    async def all_stand_in_line() -> bool:
+        accepted = client.list_executions(filter=f'function = "{name}"')
+        return len([each async for each in accepted]) == 100
+
     with watched_crowd(docker_client, name) as crowd:
-        await asyncio.gather(*(call(number) for number in range(200)))
+        staying = asyncio.gather(*(stay(number) for number in range(100)))
+        await until(all_stand_in_line, "a hundred callers to be accepted")
+        await asyncio.gather(*(leave() for _ in range(100)))
+        await staying
 
         async def all_gone() -> bool:
-            return crowd.destroyed == 200
+            return crowd.destroyed == 100
 
         await until(all_gone, "all containers to be removed")
 
-    assert (crowd.started, crowd.running) == (200, 0)
+    assert (crowd.started, crowd.running, crowd.kept) == (100, 0, 0)
     assert 2 <= crowd.most_running <= 4
 
 

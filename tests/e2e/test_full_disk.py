@@ -19,7 +19,7 @@ pytestmark = pytest.mark.docker
 
 MIB = 1 << 20
 DISK_BYTES = 128 * MIB
-FLOOD_BYTES = 256 * MIB
+FLOOD_BYTES = 128 * MIB
 
 
 @pytest.fixture

@@ -16,10 +16,10 @@ from tests.support.waiting import until
 pytestmark = pytest.mark.docker
 
 CONCURRENCY = 6
-ROUNDS = 4
+ROUNDS = 3
 POOLS = 10
 """What pools that had not met their limit in the first round may add. One round executes ten
-times, so what leaks with each execution is four times as much."""
+times, so what leaks with each execution is three times as much."""
 VERDICTS = {
     "echo": "SUCCEEDED",
     "broken": "FAILED",
