@@ -34,6 +34,7 @@ from skybridge_server.runtimes.docker_engine import DockerRuntime
 from skybridge_server.services import labels
 from skybridge_server.services.acceptance import Acceptance
 from skybridge_server.services.alarm import Alarm
+from skybridge_server.services.backlog import Backlog
 from skybridge_server.services.clock import SYSTEM_CLOCK, Clock
 from skybridge_server.services.dead_letters import DeadLetterService
 from skybridge_server.services.delays import Delays
@@ -57,6 +58,7 @@ from skybridge_server.services.recovery import Recovery
 from skybridge_server.services.registry import Registry
 from skybridge_server.services.retention import RetentionService
 from skybridge_server.services.retries import Retries
+from skybridge_server.services.revisions import KnownRevisions
 from skybridge_server.services.scheduler import Scheduler
 from skybridge_server.services.schedules import ScheduleService
 from skybridge_server.services.shutdown import Shutdown
@@ -85,6 +87,7 @@ class Services:
     recovery: Recovery
     sweeper: Sweeper
     scheduler: Scheduler
+    backlog: Backlog
     delays: Delays
     delays_alarm: Alarm
     deliveries: Deliveries
@@ -169,19 +172,20 @@ def wire(
     )
     swift = Swift(repositories.executions, telemetry)
     places = Places(slots, pool)
-    acceptance = Acceptance(
-        repositories, engines, places, registry, swift, clock, delays_alarm.wake
-    )
-    recovery = Recovery(repositories, acceptance, retries, server_id)
+    revisions = KnownRevisions(repositories.revisions)
+    backlog = Backlog(repositories.waiting, revisions, slots, registry, delays_alarm.wake)
+    acceptance = Acceptance(repositories, engines, places, registry, swift, backlog, clock)
+    recovery = Recovery(repositories, acceptance, backlog, retries, server_id)
+    backlog.open(recovery.let_go_on)
     webhooks = Webhooks(bounds.webhook_hosts, PLACES)
     deliveries = Deliveries(
         repositories, acceptance, webhooks, clock, telemetry, deliveries_alarm.wake
     )
-    delays = Delays(repositories.waiting, recovery, registry, slots, clock)
+    delays = Delays(repositories.waiting, backlog, slots, clock)
     watching = Watching(repositories.executions, registry)
     logs = LogService(repositories, registry, watching)
     executions = ExecutionService(
-        repositories.executions, acceptance, registry, watching, logs, engines, delays
+        repositories.executions, acceptance, registry, watching, logs, engines, backlog
     )
     instances = InstanceService(repositories, pool, registry)
     functions = FunctionService(repositories, executions, instances)
@@ -203,6 +207,7 @@ def wire(
         recovery=recovery,
         sweeper=Sweeper(registry, pool, engines, server_id),
         scheduler=scheduler,
+        backlog=backlog,
         delays=delays,
         delays_alarm=delays_alarm,
         deliveries=deliveries,
@@ -270,6 +275,7 @@ async def serve(
         opened.push_async_callback(services.instances.close)
         # If the server cannot start, what was taken over runs on for one that can.
         opened.push_async_callback(services.registry.close, 0.0, ShutdownPolicy.HANDOVER)
+        opened.push_async_callback(services.backlog.close)
         await services.recovery.run()
         await services.instances.open()
         for background in (services.sweeper, housekeeping):
@@ -289,8 +295,13 @@ async def serve(
         engines.on_change(lambda: server.health.set_execution_serving(engines.ready))
         server.health.set_execution_serving(engines.ready)
         opened.push_async_callback(services.deliveries.close)
-        for timer in (services.scheduler, services.delays_alarm, services.deliveries_alarm):
-            opened.push_async_callback(timer.close)  # nothing new starts while it drains
+        for source in (
+            services.scheduler,
+            services.delays_alarm,
+            services.deliveries_alarm,
+            services.backlog,
+        ):
+            opened.push_async_callback(source.close)  # nothing new starts while it drains
         addresses = Addresses(
             grpc=await server.start(),
             metrics=_open_metrics(settings, collectors, opened),

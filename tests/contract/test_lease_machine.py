@@ -58,6 +58,7 @@ class Leases(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.now = BEGIN
         self.known: dict[ExecutionName, Known] = {}
+        self.arrived = 0
         self.store: SqliteRepositories
 
     @initialize()
@@ -78,7 +79,10 @@ class Leases(RuleBasedStateMachine):
     def accept(self) -> Execution:
         name = ExecutionName("default", new_id())
         function = FunctionName("default", "f")
-        queued = Execution(name, function, "uid", 1, self.now, last_sequence=1)
+        self.arrived += 1
+        queued = Execution(
+            name, function, "uid", 1, self.now, last_sequence=1, position=self.arrived
+        )
         events = [Event(1, self.now, Change(S.QUEUED))]
         self.run(self.store.executions.add(queued, b"", events))
         self.known[name] = Known(queued, events)
@@ -96,6 +100,25 @@ class Leases(RuleBasedStateMachine):
             return multiple()
         lease = Lease(view.lease.epoch + 1, server, self.now + LEASE)
         return self.write(view, replace(view, state=S.STARTING, lease=lease), Change(S.STARTING))
+
+    @rule(target=views, server=SERVERS, count=st.integers(1, 3))
+    def claim_first(self, server: str, count: int) -> Any:
+        """Take the first of those that wait and that nobody has taken."""
+        free = [
+            known.stored
+            for known in self.known.values()
+            if known.stored.state is S.QUEUED and not known.stored.lease.owner
+        ]
+        expected = sorted(free, key=lambda each: each.position or 0)[:count]
+        until = self.now + LEASE
+        claimed = self.run(self.store.waiting.claim_first("uid", count, server, until))
+        taken = [
+            replace(each, lease=Lease(each.lease.epoch + 1, server, until)) for each in expected
+        ]
+        assert claimed == taken
+        for each in taken:
+            self.known[each.name].stored = each
+        return multiple(*taken)
 
     @rule(target=views, view=consumes(views), data=st.binary(min_size=1, max_size=5))
     def print(self, view: Execution, data: bytes) -> Any:
@@ -123,14 +146,18 @@ class Leases(RuleBasedStateMachine):
 
     @rule(target=views, server=SERVERS)
     def restart(self, server: str) -> Any:
-        """A process of a server begins: whatever an earlier one of it held is now its own."""
+        """A process of a server begins: whatever an earlier one of it ran is now its own.
+
+        What that had only claimed waits in its place again, for whoever comes.
+        """
         expected = []
         for known in self.known.values():
             stored = known.stored
             lease = stored.lease
             expired = lease.expire_time is not None and lease.expire_time < self.now
             if stored.state is S.QUEUED:
-                expected.append(stored)
+                if lease.owner == server or expired:
+                    known.stored = replace(stored, lease=Lease(lease.epoch + 1))
             elif not stored.state.final and (lease.owner in {"", server} or expired):
                 lasts = max(lease.expire_time or self.now, self.now)
                 known.stored = replace(stored, lease=Lease(lease.epoch + 1, server, lasts))

@@ -15,11 +15,12 @@ from skybridge_server.models.executions import (
     Failure,
     FailureReason,
     Lease,
+    Queued,
     Timings,
     Usage,
 )
 from skybridge_server.models.journal import OutputStream, StateChange
-from skybridge_server.models.names import ExecutionName
+from skybridge_server.models.names import ExecutionName, RevisionName
 from skybridge_server.repositories.base import Repositories
 from tests.contract.test_repositories import NOW, add, execution, journal, seconds, stdout, store
 
@@ -54,64 +55,117 @@ async def test_what_waits_comes_back_as_it_was(store: Repositories) -> None:
     added = await wait_until(store, NOW + HOUR)
     assert await store.executions.get(added.name) == added
     assert await store.waiting.next_time() == NOW + HOUR
-    assert await store.waiting.claim_due(NOW + HOUR, 10) == [added]
-    assert await store.executions.get(added.name) == replace(added, not_before=None)
+    assert not await store.waiting.queue_due(NOW, 10, 7)
+    due = await store.waiting.queue_due(NOW + HOUR, 10, 7)
+    assert list(due) == [Queued(added.function_uid, revision_of(added), 1, 7)]
     assert await store.waiting.next_time() is None
-    assert list(await store.waiting.claim_due(NOW + HOUR, 10)) == []
+    assert not await store.waiting.queue_due(NOW + HOUR, 10, 8)
+    queued = replace(added, position=7)
+    assert await store.executions.get(added.name) == queued
+    taken = replace(queued, lease=Lease(1, "me", NOW))
+    assert await store.waiting.claim_first(added.function_uid, 10, "me", NOW) == [taken]
+    assert await store.executions.get(added.name) == replace(taken, not_before=None)
+    assert not await store.waiting.claim_first(added.function_uid, 10, "me", NOW)
 
 
-async def test_the_longest_waiting_are_claimed_first(store: Repositories) -> None:
+async def test_the_longest_waiting_are_queued_first(store: Repositories) -> None:
     hours = [3, 1, 5, 2, 4]
     added = {n: await wait_until(store, NOW + n * HOUR) for n in hours}
-    assert await store.waiting.claim_due(NOW + 4 * HOUR, 2) == [added[1], added[2]]
+    uid = added[1].function_uid
+    assert [each.last for each in await store.waiting.queue_due(NOW + 4 * HOUR, 2, 10)] == [10, 11]
     assert await store.waiting.next_time() == NOW + 3 * HOUR
-    assert await store.waiting.claim_due(NOW + 4 * HOUR, 10) == [added[3], added[4]]
+    await store.waiting.queue_due(NOW + 4 * HOUR, 10, 20)
     assert await store.waiting.next_time() == NOW + 5 * HOUR
+    claimed = await store.waiting.claim_first(uid, 10, "me", NOW)
+    assert [each.name for each in claimed] == [added[n].name for n in (1, 2, 3, 4)]
 
 
-async def test_one_is_claimed_before_its_time_once(store: Repositories) -> None:
-    added = await wait_until(store, NOW + HOUR)
-    other = await add(store, QUEUED)
-    assert await store.waiting.claim(added.name) == added
-    assert await store.waiting.claim(added.name) is None
-    assert await store.waiting.claim(other.name) is None
-    assert await store.waiting.claim(ExecutionName("default", "nobody")) is None
+async def queue(store: Repositories, position: int, **changes: object) -> Execution:
+    return await add(store, QUEUED, position=position, background=True, **changes)
 
 
-async def test_those_of_a_function(store: Repositories) -> None:
-    mine = [await wait_until(store, NOW + n * HOUR, function_uid="mine") for n in (1, 2, 3)]
+async def test_the_first_in_the_queue_are_claimed_once(store: Repositories) -> None:
+    """Positions count, not times: a clock may be set back."""
+    times = {4: NOW, 1: NOW + HOUR, 3: NOW + 2 * HOUR, 2: NOW + 3 * HOUR}
+    added = {n: await queue(store, n, create_time=time) for n, time in times.items()}
+    await queue(store, 0, function_uid="other")
+    uid = added[1].function_uid
+    claims = [store.waiting.claim_first(uid, 2, owner, NOW) for owner in ("a", "b", "c")]
+    claimed = [[each.name for each in await claim] for claim in claims]
+    assert claimed == [[added[1].name, added[2].name], [added[3].name, added[4].name], []]
+    holders = [(await store.executions.get(added[n].name)).lease.owner for n in (1, 2, 3, 4)]
+    assert holders == ["a", "a", "b", "b"]
+
+
+async def test_what_waits_is_counted_by_function_and_revision(store: Repositories) -> None:
+    one = await queue(store, 3)
+    for position in (9, 5):
+        await queue(store, position, revision=2)
+    await queue(store, 4, lease=Lease(1, "somebody", NOW))
+    await wait_until(store, NOW)
+    found = {each.revision.number: each for each in await store.waiting.queued()}
+    assert found[1] == Queued(one.function_uid, revision_of(one), 1, 3)
+    assert (found[2].count, found[2].last) == (2, 9)
+
+
+async def test_late_ones_are_claimed_whatever_comes_before(store: Repositories) -> None:
+    added = [await queue(store, n, revision=1 + n % 2) for n in range(6)]
+    place = Queued(added[1].function_uid, revision_of(added[1]), 0, 3)
+    late = await store.waiting.claim_late(place, 1, "me", NOW)
+    late = [*late, *await store.waiting.claim_late(place, 10, "me", NOW)]
+    assert [each.name for each in late] == [added[1].name, added[3].name]
+
+
+async def test_one_is_claimed_before_its_time_or_turn_once(store: Repositories) -> None:
+    delayed = await wait_until(store, NOW + HOUR)
+    queued = [await queue(store, n) for n in range(3)]
+    held = await add(store, QUEUED, lease=Lease(1, "somebody", NOW), position=3)
+    for each in (delayed, queued[1]):
+        taken = await store.waiting.claim(each.name, "me", NOW)
+        assert taken == replace(each, lease=Lease(1, "me", NOW))
+        assert await store.waiting.claim(each.name, "me", NOW) is None
+    for name in (held.name, ExecutionName("default", "nobody")):
+        assert await store.waiting.claim(name, "me", NOW) is None
+
+
+async def test_those_of_a_function_are_claimed_whatever_they_wait_for(store: Repositories) -> None:
+    mine = [await wait_until(store, NOW + n * HOUR, function_uid="mine") for n in (1, 2)]
+    mine += [await queue(store, n, function_uid="mine") for n in range(3)]
     await wait_until(store, NOW, function_uid="other")
-    await add(store, QUEUED, function_uid="mine")
-    found = await store.waiting.of_function("mine", 10)
-    assert set(found) == {each.name for each in mine}
-    assert len(await store.waiting.of_function("mine", 2)) == 2
+    await queue(store, 9, function_uid="other")
+    claimed: list[ExecutionName] = []
+    while some := await store.waiting.claim_any("mine", 2, "me", NOW):
+        claimed += [each.name for each in some]
+        assert len(some) <= 2
+    assert set(claimed) == {each.name for each in mine}
 
 
-async def test_a_start_lets_go_on_what_is_claimed_alone(store: Repositories) -> None:
-    waits = await wait_until(store, NOW + HOUR)
-    claimed = await wait_until(store, NOW)
-    await store.waiting.claim(claimed.name)
-
-    async def left() -> list[ExecutionName]:
-        return [e.name for e in await store.executions.take_over("me", now=NOW, expire_time=NOW)]
-
-    assert await left() == [claimed.name]
-    await store.waiting.claim(waits.name)
-    assert await left() == [waits.name, claimed.name]
-
-
-async def test_all_but_the_oldest_can_be_set_aside(store: Repositories) -> None:
-    times = [NOW + n * HOUR for n in range(4)]
-    ready = [await add(store, QUEUED, create_time=time) for time in reversed(times)][::-1]
-    interactive = await add(store, QUEUED, create_time=NOW + 5 * HOUR, interactive=True)
-    running = await add(store, QUEUED, StateChange(S.RUNNING), state=S.RUNNING, create_time=NOW)
-    await store.waiting.set_aside(but=2)
-    assert await store.waiting.next_time() == times[2]
+async def test_what_was_claimed_goes_back_to_its_place(store: Repositories) -> None:
+    first, second = [await queue(store, n) for n in (1, 2)]
+    delayed = await wait_until(store, NOW + HOUR)
+    interactive = await add(store, QUEUED, position=3, interactive=True, lease=Lease(1, "me", NOW))
+    uid = first.function_uid
+    await store.waiting.claim_first(uid, 1, "me", NOW)
+    await store.waiting.claim(delayed.name, "me", NOW)
     left = await store.executions.take_over("me", now=NOW, expire_time=NOW)
-    kept = {ready[0].name, ready[1].name, interactive.name, running.name}
-    assert {each.name for each in left} == kept
-    claimed = await store.waiting.claim_due(NOW + 6 * HOUR, 10)
-    assert [each.name for each in claimed] == [each.name for each in ready[2:]]
+    assert [each.name for each in left] == [interactive.name]
+    assert left[0].lease.epoch == 2
+    again = await store.waiting.claim_first(uid, 10, "me", NOW)
+    assert [each.name for each in again] == [delayed.name, first.name, second.name]
+    assert [each.lease.epoch for each in again] == [3, 3, 1]
+
+
+async def test_what_others_have_claimed_stays_theirs_until_it_expires(store: Repositories) -> None:
+    added = await queue(store, 1)
+    await store.waiting.claim_first(added.function_uid, 1, "a", NOW + HOUR)
+    for now, found in ((NOW, []), (NOW + 2 * HOUR, [added.name])):
+        assert not await store.executions.take_over("b", now=now, expire_time=now)
+        claimed = await store.waiting.claim_first(added.function_uid, 1, "b", now)
+        assert [each.name for each in claimed] == found
+
+
+def revision_of(execution: Execution) -> RevisionName:
+    return RevisionName(execution.function, execution.revision)
 
 
 async def test_an_attempt_is_recorded_with_its_end(store: Repositories) -> None:
@@ -125,7 +179,6 @@ async def test_an_attempt_is_recorded_with_its_end(store: Repositories) -> None:
     stored = await store.executions.events(added.name, after=3, limit_bytes=1000)
     assert list(stored) == events
 
-    await store.waiting.claim(added.name)
     more = journal(StateChange(S.RUNNING, 2), stdout(0, b"second"), first=5)
     running = replace(waiting, not_before=None, state=S.RUNNING)
     await store.executions.append(added.name, more, running)
@@ -144,7 +197,6 @@ async def test_what_a_lost_attempt_wrote_is_counted_from_its_start(store: Reposi
     waiting = replace(added, attempt=2, not_before=NOW)
     events = journal(StateChange(S.QUEUED, 2), first=4)
     await store.executions.append(added.name, events, waiting, attempt=attempt())
-    await store.waiting.claim(added.name)
     events = journal(StateChange(S.RUNNING, 2), stdout(0, b"again"), first=5)
     running = replace(waiting, not_before=None, state=S.RUNNING, lease=Lease(1, "me", NOW))
     await store.executions.append(added.name, events, running)
@@ -165,7 +217,6 @@ async def test_attempts_go_with_their_execution(store: Repositories) -> None:
     waiting = replace(added, state=S.QUEUED, attempt=2, not_before=NOW)
     events = journal(StateChange(S.QUEUED, 2), first=2)
     await store.executions.append(added.name, events, waiting, attempt=attempt())
-    await store.waiting.claim(added.name)
     ended = replace(waiting, state=S.CANCELLED, not_before=None, end_time=NOW)
     await store.executions.append(added.name, [], ended)
     await store.executions.delete(added.name)

@@ -19,7 +19,13 @@ from skybridge_server.errors import (
 from skybridge_server.models.aftermath import NOTHING, Aftermath
 from skybridge_server.models.dead_letters import DeadLetter
 from skybridge_server.models.destinations import Delivery
-from skybridge_server.models.executions import Attempt, Execution, ExecutionState, Lease
+from skybridge_server.models.executions import (
+    Attempt,
+    Execution,
+    ExecutionState,
+    Lease,
+    Queued,
+)
 from skybridge_server.models.functions import Function, FunctionState, PulledImage, Revision
 from skybridge_server.models.journal import Event, Output, OutputStream, Result, StateChange
 from skybridge_server.models.metrics import FunctionMetrics, LatencySummary
@@ -360,17 +366,20 @@ class FakeExecutions:
         for execution in self.running():
             lease = execution.lease
             expired = lease.expire_time is not None and lease.expire_time < now
-            if execution.state is not ExecutionState.QUEUED and (
-                lease.owner in {"", owner} or expired
-            ):
+            queued = execution.state is ExecutionState.QUEUED
+            if (queued and not lease.owner) or not (lease.owner in {"", owner} or expired):
+                continue
+            if queued and not execution.interactive:
+                back = replace(execution, position=execution.position or 0)
+                self.rows[execution.name] = replace(back, lease=Lease(lease.epoch + 1))
+            else:
                 lasts = max(lease.expire_time or expire_time, expire_time)
                 taken = Lease(lease.epoch + 1, owner, lasts)
                 self.rows[execution.name] = replace(execution, lease=taken)
         mine = [
             self._as_journalled(execution)
             for execution in self.running()
-            if (execution.state is ExecutionState.QUEUED and execution.not_before is None)
-            or execution.lease.owner == owner
+            if execution.lease.owner == owner
         ]
         return sorted(mine, key=lambda execution: execution.create_time)
 
@@ -490,44 +499,89 @@ def _is_warm(execution: Execution) -> bool:
 
 
 class FakeWaiting:
-    """Executions that wait for their time."""
+    """Executions that wait for their time, or for a place."""
 
     def __init__(self, executions: FakeExecutions) -> None:
         self._executions = executions
 
     async def next_time(self) -> datetime | None:
-        return min((time for time, _ in self._waiting()), default=None)
+        return min((row.not_before for row in self._delayed() if row.not_before), default=None)
 
-    async def claim_due(self, now: datetime, limit: int) -> Sequence[Execution]:
-        due = sorted((time, name) for time, name in self._waiting() if time <= now)[:limit]
-        return [self._claim(name) for _, name in due]
+    async def queue_due(self, now: datetime, limit: int, position: int) -> Sequence[Queued]:
+        due = sorted(
+            (row.not_before, row.name)
+            for row in self._delayed()
+            if row.not_before and row.not_before <= now
+        )
+        queued = []
+        for place, (_, name) in enumerate(due[:limit], position):
+            row = self._executions.rows[name]
+            self._executions.rows[name] = replace(row, position=place)
+            queued.append(Queued(row.function_uid, _revision_of(row), 1, place))
+        return queued
 
-    async def claim(self, name: ExecutionName) -> Execution | None:
-        waits = any(each == name for _, each in self._waiting())
-        return self._claim(name) if waits else None
+    async def queued(self) -> Sequence[Queued]:
+        groups: dict[tuple[str, RevisionName], list[int]] = {}
+        for row in self._queued():
+            groups.setdefault((row.function_uid, _revision_of(row)), []).append(row.position or 0)
+        return [Queued(*key, len(places), max(places)) for key, places in groups.items()]
 
-    async def set_aside(self, *, but: int) -> None:
-        ready = [
+    async def claim_first(
+        self, function_uid: str, limit: int, owner: str, expire_time: datetime
+    ) -> Sequence[Execution]:
+        mine = [row for row in self._queued() if row.function_uid == function_uid]
+        return self._claim(mine[:limit], owner, expire_time)
+
+    async def claim_late(
+        self, place: Queued, limit: int, owner: str, expire_time: datetime
+    ) -> Sequence[Execution]:
+        late = [
+            row
+            for row in self._queued()
+            if (row.function_uid, _revision_of(row)) == (place.function_uid, place.revision)
+            and (row.position or 0) <= place.last
+        ]
+        return self._claim(late[:limit], owner, expire_time)
+
+    async def claim(
+        self, name: ExecutionName, owner: str, expire_time: datetime
+    ) -> Execution | None:
+        waiting = [row for row in [*self._queued(), *self._delayed()] if row.name == name]
+        claimed = self._claim(waiting, owner, expire_time)
+        return claimed[0] if claimed else None
+
+    async def claim_any(
+        self, function_uid: str, limit: int, owner: str, expire_time: datetime
+    ) -> Sequence[Execution]:
+        waiting = [*self._queued(), *self._delayed()]
+        mine = [row for row in waiting if row.function_uid == function_uid]
+        return self._claim(mine[:limit], owner, expire_time)
+
+    def _delayed(self) -> Sequence[Execution]:
+        running = self._executions.running()
+        return [row for row in running if row.not_before and row.position is None]
+
+    def _queued(self) -> Sequence[Execution]:
+        waiting = [
             row
             for row in self._executions.running()
-            if row.state is ExecutionState.QUEUED and row.not_before is None and not row.interactive
+            if row.state is ExecutionState.QUEUED
+            and row.position is not None
+            and not row.lease.owner
         ]
-        for row in sorted(ready, key=lambda row: row.create_time)[but:]:
-            self._executions.rows[row.name] = replace(row, not_before=row.create_time)
+        return sorted(waiting, key=lambda row: row.position or 0)
 
-    async def of_function(self, function_uid: str, limit: int) -> Sequence[ExecutionName]:
-        rows = self._executions.rows
-        mine = [name for _, name in self._waiting() if rows[name].function_uid == function_uid]
-        return mine[:limit]
+    def _claim(
+        self, rows: Sequence[Execution], owner: str, expire_time: datetime
+    ) -> Sequence[Execution]:
+        taken = [replace(row, lease=Lease(row.lease.epoch + 1, owner, expire_time)) for row in rows]
+        for row in taken:
+            self._executions.rows[row.name] = replace(row, not_before=None)
+        return taken
 
-    def _waiting(self) -> Sequence[tuple[datetime, ExecutionName]]:
-        rows = self._executions.rows
-        return [(row.not_before, name) for name, row in rows.items() if row.not_before]
 
-    def _claim(self, name: ExecutionName) -> Execution:
-        waited = self._executions.rows[name]
-        self._executions.rows[name] = replace(waited, not_before=None)
-        return waited
+def _revision_of(execution: Execution) -> RevisionName:
+    return RevisionName(execution.function, execution.revision)
 
 
 class FakeDeadLetters:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
-from skybridge_server.models.executions import Execution
+from skybridge_server.models.executions import Execution, ExecutionState
+from skybridge_server.models.paging import Cursor, ExecutionQuery, PageRequest
 from skybridge_server.repositories.base import Repositories
 
-LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
+UNFINISHED = frozenset(state for state in ExecutionState if not state.final)
 
 
 async def unfinished(store: Repositories) -> Sequence[Execution]:
-    """Take over all executions that have not ended, as a server does at its start."""
-    return await store.executions.take_over("test", now=LONG_AGO, expire_time=LONG_AGO)
+    """Return all executions that have not ended, the oldest first."""
+    query = ExecutionQuery("default", states=UNFINISHED, descending=False)
+    found: list[Execution] = []
+    after: Cursor | None = None
+    while True:
+        page = await store.executions.list(query, PageRequest(1000, after))
+        found += page.items
+        if page.next is None:
+            return found
+        after = page.next

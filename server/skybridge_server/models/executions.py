@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from skybridge_server.models.names import ExecutionName, FunctionName
+from skybridge_server.models.names import ExecutionName, FunctionName, RevisionName
 
 
 class ExecutionState(enum.IntEnum):
@@ -164,7 +164,12 @@ class Execution:
     due_time: datetime | None = None
     """When it was to start, if that was after its acceptance."""
     not_before: datetime | None = None
-    """Until when it waits in the store, for `due_time` or its next attempt; None: no longer."""
+    """Until when it waits in the store, for `due_time` or its next attempt; None: no longer.
+
+    It stays until somebody takes it out of the queue: since when it waits for a place.
+    """
+    position: int | None = None
+    """Its number in the queue of its function, where the lower comes first; None: not there yet."""
     traceparent: str = ""
     exit_code: int | None = None
     stdout_bytes: int = 0
@@ -191,6 +196,17 @@ class Execution:
     def ready_time(self) -> datetime:
         """When it could start for the first time: its timings count from here."""
         return self.due_time or self.create_time
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """Executions of one revision that wait for a place, and that no server has taken yet."""
+
+    function_uid: str
+    revision: RevisionName
+    count: int
+    last: int
+    """Position of the last of them."""
 
 
 @dataclass(frozen=True, slots=True)

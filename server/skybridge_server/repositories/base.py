@@ -16,7 +16,7 @@ from typing import Protocol
 from skybridge_server.models.aftermath import NOTHING, Aftermath
 from skybridge_server.models.dead_letters import DeadLetter
 from skybridge_server.models.destinations import Delivery
-from skybridge_server.models.executions import Attempt, Execution
+from skybridge_server.models.executions import Attempt, Execution, Queued
 from skybridge_server.models.functions import Function, PulledImage, Revision
 from skybridge_server.models.journal import Event, Output, OutputStream
 from skybridge_server.models.metrics import FunctionMetrics
@@ -203,9 +203,11 @@ class ExecutionRepository(Protocol):
 
         That is what an earlier process of this `owner` held, what nobody holds, and what has
         expired by `now`; each epoch goes up by one, and the leases last until `expire_time` at
-        least. Returns them, and all that wait for a place, not for their time; the oldest first.
-        Their `last_sequence` is what their journals hold, and their `stdout_bytes` and
-        `stderr_bytes` what those hold of the last attempt.
+        least. Returns them, the oldest first. Their `last_sequence` is what their journals hold,
+        and their `stdout_bytes` and `stderr_bytes` what those hold of the last attempt.
+
+        What was taken out of the queue and not begun goes back to its place there; but what is
+        interactive has lost its caller, and is returned, too.
         """
         ...
 
@@ -254,33 +256,51 @@ class ExecutionRepository(Protocol):
 
 
 class WaitingRepository(Protocol):
-    """Executions that wait for their time: those with `not_before`.
+    """Executions that wait in the store: for their time, and then in the queue of their function.
 
-    Who claims one gets it as it waited, and has to let it go on; in the store it then waits for
-    nothing but a place, so that a server that starts lets it go on, too.
+    Those with `not_before` and without `position` wait for their time; those with a `position`
+    whose lease has no owner wait in the queue, the lowest position first. Who claims some gets
+    them as they waited, with a lease, and has to let them go on; of several each gets others.
+    `ExecutionRepository.take_over` puts back what a process that is gone had claimed.
     """
 
     async def next_time(self) -> datetime | None:
         """Return the earliest `not_before`."""
         ...
 
-    async def claim_due(self, now: datetime, limit: int) -> Sequence[Execution]:
-        """Claim executions whose time has come, the longest waiting first."""
-        ...
+    async def queue_due(self, now: datetime, limit: int, position: int) -> Sequence[Queued]:
+        """Put executions whose time has come into their queues, the longest waiting first.
 
-    async def claim(self, name: ExecutionName) -> Execution | None:
-        """Claim an execution before its time; None if it does not wait."""
-        ...
-
-    async def set_aside(self, *, but: int) -> None:
-        """Let all that wait for a place, but the `but` oldest, wait for their time: it has come.
-
-        Interactive ones stay: they have lost their callers.
+        They get the positions from `position` on. Returns each by itself.
         """
         ...
 
-    async def of_function(self, function_uid: str, limit: int) -> Sequence[ExecutionName]:
-        """Return executions of a function that wait."""
+    async def queued(self) -> Sequence[Queued]:
+        """Return what waits in the queues, by function and revision."""
+        ...
+
+    async def claim_first(
+        self, function_uid: str, limit: int, owner: str, expire_time: datetime
+    ) -> Sequence[Execution]:
+        """Claim the first executions of a function's queue, in order."""
+        ...
+
+    async def claim_late(
+        self, place: Queued, limit: int, owner: str, expire_time: datetime
+    ) -> Sequence[Execution]:
+        """Claim executions of a revision up to the last position of a `place`, in order."""
+        ...
+
+    async def claim(
+        self, name: ExecutionName, owner: str, expire_time: datetime
+    ) -> Execution | None:
+        """Claim an execution out of its turn, or before its time; None if it does not wait."""
+        ...
+
+    async def claim_any(
+        self, function_uid: str, limit: int, owner: str, expire_time: datetime
+    ) -> Sequence[Execution]:
+        """Claim executions of a function, whatever they wait for; none: no more wait."""
         ...
 
 

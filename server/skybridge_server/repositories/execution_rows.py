@@ -44,8 +44,8 @@ FIXED = (
 )
 """What never changes; indexes stand on these, so that an update leaves them alone."""
 
-WAITING = (Row.not_before,)
-"""What changes only for the few that wait for their time: an update of others leaves it alone."""
+WAITING = (Row.not_before, Row.position)
+"""What changes only where executions wait: an update of others leaves it alone."""
 
 CHANGING = (
     Row.state,
@@ -100,7 +100,7 @@ def fixed_values(execution: Execution) -> tuple[Any, ...]:
 
 def waiting_values(execution: Execution) -> tuple[Any, ...]:
     """Return the values of WAITING."""
-    return (optional(from_time, execution.not_before),)
+    return (optional(from_time, execution.not_before), execution.position)
 
 
 def changing_values(execution: Execution) -> tuple[Any, ...]:
@@ -145,12 +145,13 @@ def values_of(execution: Execution) -> tuple[Any, ...]:
 def from_values(values: tuple[Any, ...]) -> Execution:
     """Return the execution that the values of COLUMNS describe."""
     (namespace, execution, function, function_uid, revision, create_time, timeout) = values[:7]
-    (interactive, traceparent, labels, background, due_time, asked, not_before) = values[7:14]
-    (state, reason, message, signal, exit_code) = values[14:19]
-    (stdout_bytes, stderr_bytes, last_sequence, attempt, cold_start) = values[19:24]
-    (queue, start, run, total, cpu, peak_memory, oom_killed, start_time, end_time) = values[24:33]
-    (lease_epoch, lease_owner, lease_expire_time, input_given) = values[33:37]
-    (instance, init, answered) = values[37:]
+    (interactive, traceparent, labels, background, due_time, asked) = values[7:13]
+    (not_before, position) = values[13:15]
+    (state, reason, message, signal, exit_code) = values[15:20]
+    (stdout_bytes, stderr_bytes, last_sequence, attempt, cold_start) = values[20:25]
+    (queue, start, run, total, cpu, peak_memory, oom_killed, start_time, end_time) = values[25:34]
+    (lease_epoch, lease_owner, lease_expire_time, input_given) = values[34:38]
+    (instance, init, answered) = values[38:]
     return Execution(
         name=ExecutionName(namespace, execution),
         function=FunctionName(namespace, function),
@@ -164,6 +165,7 @@ def from_values(values: tuple[Any, ...]) -> Execution:
         background=bool(background),
         due_time=optional(to_time, due_time),
         not_before=optional(to_time, not_before),
+        position=position,
         traceparent=traceparent,
         exit_code=exit_code,
         stdout_bytes=stdout_bytes,

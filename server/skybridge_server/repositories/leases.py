@@ -13,29 +13,37 @@ from skybridge_server.models.journal import OutputStream
 from skybridge_server.repositories import attempt_rows, execution_rows
 from skybridge_server.repositories.codec import from_time
 from skybridge_server.repositories.event_rows import Kind
-from skybridge_server.repositories.tables import UNFINISHED, EventRow, ExecutionRow
+from skybridge_server.repositories.tables import HELD, EventRow, ExecutionRow
 
-WAITS = ExecutionRow.state == ExecutionState.QUEUED
+WAITS = (ExecutionRow.state == ExecutionState.QUEUED) & ~ExecutionRow.interactive
 
 
 def take_over(
     db: SqliteDatabase, owner: str, now: datetime, expire_time: datetime
 ) -> Sequence[Execution]:
-    """Do what ExecutionRepository.take_over promises. One statement takes all leases."""
+    """Do what ExecutionRepository.take_over promises.
+
+    One statement puts back what waits, another takes all leases.
+    """
     free = (ExecutionRow.lease_owner << ["", owner]) | (
         ExecutionRow.lease_expire_time < from_time(now)
     )
+    ExecutionRow.update(
+        lease_epoch=ExecutionRow.lease_epoch + 1,
+        lease_owner="",
+        lease_expire_time=None,
+        position=fn.COALESCE(ExecutionRow.position, 0),
+    ).where(HELD, WAITS, free).execute(db)
     ExecutionRow.update(
         lease_epoch=ExecutionRow.lease_epoch + 1,
         lease_owner=owner,
         lease_expire_time=fn.MAX(
             fn.COALESCE(ExecutionRow.lease_expire_time, 0), from_time(expire_time)
         ),
-    ).where(UNFINISHED, ~WAITS, free).execute(db)
-    mine = ExecutionRow.lease_owner == owner
+    ).where(HELD, ~WAITS, free).execute(db)
     query = ExecutionRow.select(ExecutionRow.id, *execution_rows.COLUMNS)
-    ready = WAITS & ExecutionRow.not_before.is_null()
-    rows = query.where(UNFINISHED, ready | mine).order_by(ExecutionRow.create_time, ExecutionRow.id)
+    mine = query.where(HELD, ExecutionRow.lease_owner == owner)
+    rows = mine.order_by(ExecutionRow.create_time, ExecutionRow.id)
     return [
         _as_journalled(db, row_id, execution_rows.from_values(tuple(values)))
         for row_id, *values in rows.tuples().execute(db)

@@ -110,6 +110,7 @@ class ExecutionRow(Model):
     background = BooleanField(constraints=[SQL("DEFAULT 0")])
     due_time = BigIntegerField(null=True)
     not_before = BigIntegerField(null=True)
+    position = BigIntegerField(null=True)
     state = IntegerField()
     failure_reason = IntegerField(null=True)
     failure_message = TextField(null=True)
@@ -152,8 +153,12 @@ class ExecutionRow(Model):
 UNFINISHED = SQL('"state" < 5')
 UNSUCCESSFUL = SQL('"state" > 5')
 
-WAITING = SQL('"not_before" IS NOT NULL')
+WAITING = SQL('"not_before" IS NOT NULL AND "position" IS NULL')
 """Of the unfinished ones those that wait for their time."""
+QUEUED = SQL('"state" = 1 AND "lease_owner" = \'\' AND "position" IS NOT NULL')
+"""Those that wait for a place, and that no server has taken yet."""
+HELD = SQL('"state" < 5 AND ("state" > 1 OR "lease_owner" <> \'\')')
+"""Those that some server has taken, or had before it died."""
 
 for name, condition in (("unfinished", UNFINISHED), ("unsuccessful", UNSUCCESSFUL)):
     ExecutionRow.add_index(
@@ -168,6 +173,14 @@ for name, condition in (("unfinished", UNFINISHED), ("unsuccessful", UNSUCCESSFU
 
 ExecutionRow.add_index(
     ExecutionRow.index(ExecutionRow.not_before, name="executions_waiting", where=WAITING)
+)
+ExecutionRow.add_index(
+    ExecutionRow.index(
+        ExecutionRow.function_uid, ExecutionRow.position, name="executions_queued", where=QUEUED
+    )
+)
+ExecutionRow.add_index(
+    ExecutionRow.index(ExecutionRow.function_uid, name="executions_held", where=HELD)
 )
 
 

@@ -1,30 +1,29 @@
-"""Executions in SQLite that wait for their time, found by an index that has only them."""
+"""Executions in SQLite that wait: for their time, or in the queue. Indexes have only them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeAlias
 
-from peewee import Expression, ModelSelect, SqliteDatabase, fn
+from peewee import SQL, Expression, ModelSelect, SqliteDatabase, fn
 
-from skybridge_server.models.executions import Execution, ExecutionState
-from skybridge_server.models.names import ExecutionName
-from skybridge_server.repositories import execution_rows, statements
+from skybridge_server.models.executions import Execution, Lease, Queued
+from skybridge_server.models.names import ExecutionName, FunctionName, RevisionName
+from skybridge_server.repositories import execution_rows
 from skybridge_server.repositories.codec import from_time, optional, to_time
 from skybridge_server.repositories.database import Database
-from skybridge_server.repositories.statements import ANY
-from skybridge_server.repositories.tables import UNFINISHED, WAITING
+from skybridge_server.repositories.tables import QUEUED, WAITING
 from skybridge_server.repositories.tables import ExecutionRow as Row
 
 Query: TypeAlias = "ModelSelect[Row]"  # generic for checkers only
 
-QUEUED = UNFINISHED & (Row.state == ExecutionState.QUEUED)
-CLAIM = statements.update(Row, execution_rows.WAITING, Row.id == ANY)
+PLACE = (Row.namespace, Row.function, Row.function_uid, Row.revision)
 
 
 class SqliteWaiting:
-    """Executions that wait for their time."""
+    """Executions that wait for their time, or for a place."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -35,41 +34,85 @@ class SqliteWaiting:
 
         return await self._database.read(job)
 
-    async def claim_due(self, now: datetime, limit: int) -> Sequence[Execution]:
-        query = _waiting(Row.not_before <= from_time(now)).order_by(Row.not_before, Row.id)
-        return await self._claim(query.limit(limit))
+    async def queue_due(self, now: datetime, limit: int, position: int) -> Sequence[Queued]:
+        due = Row.select(Row.id, *PLACE).where(WAITING, Row.not_before <= from_time(now))
+        first = due.order_by(Row.not_before, Row.id).limit(limit)
 
-    async def claim(self, name: ExecutionName) -> Execution | None:
-        named = (Row.execution == name.execution) & (Row.namespace == name.namespace)
-        claimed = await self._claim(_waiting(named))
-        return claimed[0] if claimed else None
+        def job(db: SqliteDatabase) -> Sequence[Queued]:
+            queued = []
+            for place, (row_id, *values) in enumerate(first.tuples().execute(db), position):
+                Row.update(position=place).where(Row.id == row_id).execute(db)
+                queued.append(_queued((*values, 1, place)))
+            return queued
 
-    async def set_aside(self, *, but: int) -> None:
-        ready = Row.select(Row.id).where(QUEUED, Row.not_before.is_null(), ~Row.interactive)
-        first = ready.order_by(Row.create_time, Row.id).limit(but)
-        rest = Row.update(not_before=Row.create_time).where(Row.id << ready, Row.id.not_in(first))
-        await self._database.write(rest.execute)
+        return await self._database.write(job)
 
-    async def of_function(self, function_uid: str, limit: int) -> Sequence[ExecutionName]:
-        query = Row.select(Row.namespace, Row.execution).where(
-            WAITING, Row.function_uid == function_uid
-        )
+    async def queued(self) -> Sequence[Queued]:
+        query = Row.select(*PLACE, fn.COUNT(Row.id), fn.MAX(Row.position)).where(QUEUED)
+        grouped = query.group_by(Row.function_uid, Row.revision)
 
-        def job(db: SqliteDatabase) -> Sequence[ExecutionName]:
-            return [ExecutionName(*row) for row in query.limit(limit).tuples().execute(db)]
+        def job(db: SqliteDatabase) -> Sequence[Queued]:
+            return [_queued(row) for row in grouped.tuples().execute(db)]
 
         return await self._database.scan(job)
 
-    async def _claim(self, query: Query) -> list[Execution]:
+    async def claim_first(
+        self, function_uid: str, limit: int, owner: str, expire_time: datetime
+    ) -> Sequence[Execution]:
+        mine = _rows(QUEUED, Row.function_uid == function_uid).order_by(Row.position, Row.id)
+        return await self._claim(mine.limit(limit), owner, expire_time)
+
+    async def claim_late(
+        self, place: Queued, limit: int, owner: str, expire_time: datetime
+    ) -> Sequence[Execution]:
+        mine = (Row.function_uid == place.function_uid) & (Row.revision == place.revision.number)
+        late = _rows(QUEUED, mine & (Row.position <= place.last)).order_by(Row.position, Row.id)
+        return await self._claim(late.limit(limit), owner, expire_time)
+
+    async def claim(
+        self, name: ExecutionName, owner: str, expire_time: datetime
+    ) -> Execution | None:
+        named = (Row.execution == name.execution) & (Row.namespace == name.namespace)
+        claimed = await self._claim(_rows(named, WAITING | QUEUED), owner, expire_time)
+        return claimed[0] if claimed else None
+
+    async def claim_any(
+        self, function_uid: str, limit: int, owner: str, expire_time: datetime
+    ) -> Sequence[Execution]:
+        mine = Row.function_uid == function_uid
+        queued = await self._claim(_rows(QUEUED, mine).limit(limit), owner, expire_time)
+        if queued:
+            return queued
+        return await self._claim(_rows(WAITING, mine).limit(limit), owner, expire_time)
+
+    async def _claim(self, query: Query, owner: str, expire_time: datetime) -> list[Execution]:
+        """Take the lease of all that a query finds; return them as they waited, in its order."""
+        taking = Row.update(
+            lease_epoch=Row.lease_epoch + 1,
+            lease_owner=owner,
+            lease_expire_time=from_time(expire_time),
+            not_before=None,
+        )
+
         def job(db: SqliteDatabase) -> list[Execution]:
             rows = [*query.tuples().execute(db)]
-            for row_id, *_ in rows:
-                db.execute_sql(CLAIM, (None, row_id))
-            return [execution_rows.from_values(row[1:]) for row in rows]
+            taking.where(Row.id << [row_id for row_id, *_ in rows]).execute(db)
+            found = (execution_rows.from_values(row[1:]) for row in rows)
+            return [
+                replace(each, lease=Lease(each.lease.epoch + 1, owner, expire_time))
+                for each in found
+            ]
 
         return await self._database.write(job)
 
 
-def _waiting(condition: Expression) -> Query:
+def _rows(*conditions: Expression | SQL) -> Query:
     columns: tuple[Any, ...] = (Row.id, *execution_rows.COLUMNS)
-    return Row.select(*columns).where(WAITING, condition)
+    return Row.select(*columns).where(*conditions)
+
+
+def _queued(values: tuple[Any, ...]) -> Queued:
+    """Return what the values of PLACE, a count and a position describe."""
+    namespace, function, function_uid, revision, count, last = values
+    name = RevisionName(FunctionName(namespace, function), revision)
+    return Queued(function_uid, name, count, last)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from skybridge_server.errors import FailedPreconditionError, StorageError
 from skybridge_server.models.executions import (
@@ -15,6 +15,7 @@ from skybridge_server.models.executions import (
     ExecutionState,
     Failure,
     FailureReason,
+    Lease,
     Timings,
 )
 from skybridge_server.models.functions import Function, FunctionState, Revision
@@ -24,6 +25,7 @@ from skybridge_server.models.requests import Request
 from skybridge_server.repositories.base import Repositories
 from skybridge_server.services import idempotency
 from skybridge_server.services.active import ActiveExecution
+from skybridge_server.services.backlog import HOLDING, Backlog, Claimed
 from skybridge_server.services.begun import Begun
 from skybridge_server.services.claims import Claims
 from skybridge_server.services.clock import Clock
@@ -38,8 +40,6 @@ from skybridge_server.services.slots import ANYWHERE, Ticket
 from skybridge_server.services.swift import Finished, Swift
 from skybridge_server.services.violations import Violations
 
-KEPT_REVISIONS = 1024
-
 UNKNOWN_STOP = Failure(FailureReason.CANCELLED, "it was cancelled")
 """Why an execution was stopped, where an older server did not say."""
 
@@ -48,8 +48,15 @@ LEFT_AT_ONCE = 0.0
 
 T = TypeVar("T")
 
-Accepted = tuple[ExecutionName, ActiveExecution | None]
-"""Name of an execution, and what stands in memory of it unless it has ended."""
+
+class Accepted(NamedTuple):
+    """What became of a request."""
+
+    name: ExecutionName
+    active: ActiveExecution | None
+    """What stands in memory of the execution, unless it has ended or waits in the store."""
+    stored: Execution | None = None
+    """The execution as it was stored, if it waits there."""
 
 
 class Acceptance:
@@ -62,20 +69,17 @@ class Acceptance:
         places: Places,
         registry: Registry,
         swift: Swift,
+        backlog: Backlog,
         clock: Clock,
-        on_delay: Callable[[], None],
     ) -> None:
-        """`on_delay`: called when an execution that is stored waits for its start."""
         self._repositories = repositories
         self._engines = engines
         self._places = places
         self._registry = registry
         self._swift = swift
+        self._backlog = backlog
         self._clock = clock
-        self._on_delay = on_delay
         self._storing: set[asyncio.Task[None]] = set()
-        self._revisions: dict[tuple[str, int], Revision] = {}
-        """Those that were executed, by uid of the function and number: they never change."""
         self._claims: Claims[Finished | Accepted] = Claims()
         self._storing_works = True
         """False once one that had ended was refused, until the store takes one again."""
@@ -91,8 +95,12 @@ class Acceptance:
 
         async def do() -> Accepted:
             if request.start_time is not None and request.start_time > self._clock.now():
-                return await self._put_off(request, request.start_time), None
+                return await self._put_off(request, request.start_time)
             function, revision = await self._startable(request)
+            if request.background:  # nobody waits for it here
+                position = self._backlog.line_up(function.uid, revision)
+                if position is not None:
+                    return await self._line_up(request, function, position)
             ticket = self._places.enter(function.uid, revision)
             return await self._admit(
                 request, function, revision, ticket, disconnect_grace, not_after
@@ -124,35 +132,33 @@ class Acceptance:
             else:
                 self._claims.release(key)
 
-    def readmit(self, execution: Execution, revision: Revision) -> None:
+    def readmit(self, claimed: Claimed, revision: Revision) -> None:
         """Launch an execution that was accepted earlier: it waits for a place, or goes on.
 
         FailedPreconditionError: its runtime is gone.
         """
+        execution = claimed.execution
         self._engines.get(revision.spec.runtime)
-        ticket = self._places.readmit(execution.function_uid, revision, execution.state)
-        active = self._activate(execution, revision, ticket)
+        active = self._activate(execution, revision, self._place_of(claimed, revision))
+        active.deadline = claimed.deadline
         active.left_behind = True
         if execution.state is ExecutionState.CANCELLING:
             active.stop_reason = execution.failure or UNKNOWN_STOP
             active.stopping.set()
         self._registry.launch(active)
 
-    async def _put_off(self, request: ExecutionRequest, due_time: datetime) -> ExecutionName:
-        """Store an execution that waits for its time; it needs no place in the queue yet."""
-        function, _ = await self._check(request)
-        execution = replace(
-            _new_execution(request, function), due_time=due_time, not_before=due_time
-        )
-        await asyncio.shield(self._begin(self._store_for_later(execution, request)))
-        return execution.name
+    def _place_of(self, claimed: Claimed, revision: Revision) -> Ticket:
+        execution = claimed.execution
+        if claimed.in_turn and execution.position is not None:
+            return self._places.take_in(execution.function_uid, revision, execution.position)
+        return self._places.readmit(execution.function_uid, revision, execution.state)
 
     async def _once(
         self, request: ExecutionRequest, do: Callable[[], Awaitable[T]]
     ) -> T | Accepted:
         async def repeat(recorded: Request) -> T | Accepted:
             name = ExecutionName(request.function.namespace, recorded.resource)
-            return name, self._registry.get(name)
+            return Accepted(name, self._registry.get(name))
 
         return await idempotency.once(self._repositories.requests, request.key, do, repeat)
 
@@ -166,11 +172,13 @@ class Acceptance:
         not_after: datetime | None,
     ) -> Accepted:
         """Store and launch an execution that has a place, at least in the queue."""
-        active = self._activate(_new_execution(request, function), revision, ticket)
+        lease = Lease(1, self._registry.server_id, datetime.now(UTC) + HOLDING)
+        execution = _new_execution(request, function, position=ticket.number, lease=lease)
+        active = self._activate(execution, revision, ticket)
         active.disconnect_grace = disconnect_grace
         active.not_after = not_after
         await self._store(active, request)
-        return active.name, active
+        return Accepted(active.name, active)
 
     async def _startable(self, request: ExecutionRequest) -> tuple[Function, Revision]:
         """Return the function and its revision that a request is for, if they can start now."""
@@ -210,15 +218,11 @@ class Acceptance:
                 f"function '{function.name}' was never deployed: deploy it with DeployFunction",
                 reason="FUNCTION_NOT_DEPLOYED",
             )
-        key = (function.uid, function.active_revision)
-        revision = self._revisions.get(key)
-        if revision is None:
-            name = RevisionName(function.name, function.active_revision)
-            revision = await self._repositories.revisions.get(name)
-            if len(self._revisions) >= KEPT_REVISIONS:
-                self._revisions.clear()
-            self._revisions[key] = revision
-        return revision
+        known = self._backlog.revisions.find(function.uid, function.active_revision)
+        if known is not None:
+            return known
+        name = RevisionName(function.name, function.active_revision)
+        return await self._backlog.revisions.get(function.uid, name)
 
     def _activate(
         self, execution: Execution, revision: Revision, ticket: Ticket
@@ -252,7 +256,7 @@ class Acceptance:
             return await self._conclude(begun)
         active = self._taken_over(begun, not_after)
         await self._store(active, request)
-        return active.name, active
+        return Accepted(active.name, active)
 
     def _take(self, function_uid: str, revision: Revision) -> Ticket | None:
         """Take a place on an idle instance, where its execution can be stored at its end."""
@@ -287,7 +291,7 @@ class Acceptance:
 
     def _taken_over(self, begun: Begun, not_after: datetime | None) -> ActiveExecution:
         """Return what stands in memory of an execution that runs already, to be stored so."""
-        new = _new_execution(begun.request, begun.function)
+        new = _new_execution(begun.request, begun.function, position=begun.ticket.number)
         execution = replace(new, name=begun.name, create_time=begun.start_time)
         active = self._activate(execution, begun.revision, begun.ticket)
         active.begun = begun
@@ -350,20 +354,50 @@ class Acceptance:
             "lease": taken(active, self._registry.server_id),
         }
 
-    async def _store_for_later(self, execution: Execution, request: ExecutionRequest) -> None:
+    # -- executions that wait in the store ------------------------------------------------------
+
+    async def _put_off(self, request: ExecutionRequest, due_time: datetime) -> Accepted:
+        """Store an execution that waits for its time; it needs no place in the queue yet."""
+        function, _ = await self._check(request)
+        execution = _new_execution(
+            request, function, due_time=due_time, not_before=due_time, last_sequence=1
+        )
+
+        async def store() -> None:
+            await self._store_alone(execution, request)
+            self._backlog.put_off()
+
+        await asyncio.shield(self._begin(store()))
+        return Accepted(execution.name, None, execution)
+
+    async def _line_up(
+        self, request: ExecutionRequest, function: Function, position: int
+    ) -> Accepted:
+        """Store an execution that waits behind others of its function."""
+        execution = _new_execution(request, function, position=position, last_sequence=1)
+
+        async def store() -> None:
+            try:
+                await self._store_alone(execution, request)
+            except BaseException:
+                self._backlog.withdraw(function.uid)
+                raise
+            self._storing_works = True
+            self._backlog.stored(function.uid)
+
+        await asyncio.shield(self._begin(store()))
+        return Accepted(execution.name, None, execution)
+
+    async def _store_alone(self, execution: Execution, request: ExecutionRequest) -> None:
+        """Store an execution of which nothing stays in memory."""
         record = idempotency.record(request.key, resource=execution.name.execution)
         first_event = Event(1, execution.create_time, StateChange(execution.state))
         await self._repositories.executions.add(
-            replace(execution, last_sequence=1),
-            request.input,
-            [first_event],
-            record,
-            check_function=True,
+            execution, request.input, [first_event], record, check_function=True
         )
-        self._on_delay()
 
 
-def _new_execution(request: ExecutionRequest, function: Function) -> Execution:
+def _new_execution(request: ExecutionRequest, function: Function, **fields: Any) -> Execution:
     return Execution(
         name=ExecutionName(request.function.namespace, new_id()),
         function=function.name,
@@ -376,4 +410,5 @@ def _new_execution(request: ExecutionRequest, function: Function) -> Execution:
         traceparent=request.traceparent,
         labels=request.labels,
         asked=request.envelope,
+        **fields,
     )

@@ -38,6 +38,8 @@ class ActiveExecution:
     ticket: Ticket
     queued_time: datetime
     """Since when it waits for a place."""
+    deadline: float | None = None
+    """Until when it waits for one, by the clock of the loop; None: as long as if it came now."""
     disconnect_grace: float | None = None
     """Seconds that it lives without a caller; None: for ever."""
     not_after: datetime | None = None

@@ -166,8 +166,8 @@ class Deliveries:
             key=RequestKey(METHOD, delivery.uid, ""),
             background=True,
         )
-        name, _ = await self._acceptance.accept(request, disconnect_grace=None)
-        return name
+        accepted = await self._acceptance.accept(request, disconnect_grace=None)
+        return accepted.name
 
     async def _body(self, execution: Execution) -> bytes:
         output = await self._executions.output(execution.name, OutputStream.STDOUT, OUTPUT_BYTES)

@@ -17,7 +17,7 @@ from skybridge_server.models.paging import ExecutionQuery, Page, PageRequest
 from skybridge_server.repositories.base import ExecutionRepository
 from skybridge_server.services.acceptance import Acceptance
 from skybridge_server.services.attach import AttachSession
-from skybridge_server.services.delays import Delays
+from skybridge_server.services.backlog import Backlog
 from skybridge_server.services.engines import Engines
 from skybridge_server.services.journal import LOG_TAIL_BYTES
 from skybridge_server.services.logs import LogService
@@ -48,7 +48,7 @@ class ExecutionService:
         watching: Watching,
         logs: LogService,
         engines: Engines,
-        delays: Delays,
+        backlog: Backlog,
     ) -> None:
         self._executions = executions
         self._acceptance = acceptance
@@ -56,7 +56,7 @@ class ExecutionService:
         self._watching = watching
         self._logs = logs
         self._engines = engines
-        self._delays = delays
+        self._backlog = backlog
 
     async def execute(
         self, request: ExecutionRequest, *, time_left: timedelta | None
@@ -69,7 +69,7 @@ class ExecutionService:
         accepted = await self._acceptance.execute(request, not_after)
         if isinstance(accepted, Finished):
             return accepted.execution, accepted.output
-        name, active = accepted
+        name, active, _ = accepted
         if active is None:
             execution = await self.get(name)
         else:
@@ -80,7 +80,9 @@ class ExecutionService:
     async def start(self, request: ExecutionRequest) -> Execution:
         """Start an execution that is bound to no caller; return it once it is stored."""
         unattended = replace(request, background=True)
-        name, active = await self._acceptance.accept(unattended, disconnect_grace=None)
+        name, active, stored = await self._acceptance.accept(unattended, disconnect_grace=None)
+        if stored is not None:
+            return stored
         return active.journal.snapshot() if active else await self.get(name)
 
     async def stream(
@@ -91,7 +93,7 @@ class ExecutionService:
         `cancel_after`: how long it lives once nobody reads this or a `watch`; None: for ever.
         """
         grace = None if cancel_after is None else cancel_after.total_seconds()
-        name, active = await self._acceptance.accept(request, disconnect_grace=grace)
+        name, active, _ = await self._acceptance.accept(request, disconnect_grace=grace)
         with active.caller() if active else nullcontext():
             yield name
             async with aclosing(self.watch(name, after=0, heartbeat=heartbeat)) as events:
@@ -115,7 +117,7 @@ class ExecutionService:
 
     async def attach(self, request: ExecutionRequest) -> AttachSession:
         """Start an execution whose stdin the caller writes."""
-        name, active = await self._acceptance.accept(request, disconnect_grace=ATTACH_GRACE)
+        name, active, _ = await self._acceptance.accept(request, disconnect_grace=ATTACH_GRACE)
         return AttachSession(name, active, self._engines, self._watching)
 
     async def resume(self, name: ExecutionName, after: int) -> AttachSession:
@@ -173,18 +175,20 @@ class ExecutionService:
 
     async def cancel_all(self, function_uid: str) -> None:
         """Stop all executions of a function, and wait until they have ended."""
-        while names := [
-            *(a.name for a in self._registry if a.journal.execution.function_uid == function_uid),
-            *await self._delays.of_function(function_uid),
-        ]:
+        while names := await self._unfinished(function_uid):
             await asyncio.gather(*(self._cancel_and_wait(name) for name in names))
+
+    async def _unfinished(self, function_uid: str) -> Sequence[ExecutionName]:
+        """Return executions of a function that have not ended, and are in memory by now."""
+        await self._backlog.admit_some(function_uid)
+        return [a.name for a in self._registry if a.journal.accepted.function_uid == function_uid]
 
     async def _cancel_and_wait(self, name: ExecutionName) -> None:
         await self._cancel(name, "its function was deleted")
         await self._watching.end(name)
 
     async def _cancel(self, name: ExecutionName, why: str) -> Execution:
-        while active := self._registry.get(name) or await self._delays.admit(name):
+        while active := self._registry.get(name) or await self._backlog.admit(name):
             waited = not active.journal.started
             active.last_attempt = True
             active.stop(FailureReason.CANCELLED, why)

@@ -68,8 +68,8 @@ class Firing:
             key=key,
             background=True,
         )
-        name, _ = await self._acceptance.accept(request, disconnect_grace=None)
-        return name
+        accepted = await self._acceptance.accept(request, disconnect_grace=None)
+        return accepted.name
 
     async def started(self, schedule: Schedule, due: datetime) -> ExecutionName | None:
         """Return the execution of a due time if it was started before, by whatever process."""

@@ -27,6 +27,11 @@ class Places:
         seats = self._pool.seats(function_uid, revision)
         return self._slots.take(function_uid, revision.spec.scaling, seats)
 
+    def take_in(self, function_uid: str, revision: Revision, number: int) -> Ticket:
+        """Give a place in the queue to the first of those that wait in the store."""
+        seats = self._seats(function_uid, revision)
+        return self._slots.take_in(function_uid, number, revision.spec.scaling, seats)
+
     def readmit(self, function_uid: str, revision: Revision, state: ExecutionState) -> Ticket:
         """Give a place to what was accepted earlier, however full it is."""
         scaling, warm = revision.spec.scaling, revision.spec.contract.kind.warm

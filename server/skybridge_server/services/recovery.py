@@ -1,7 +1,8 @@
 """Takes over what an earlier process left in the store, at the start of this one.
 
-What waited waits again. What ran, or was about to, goes on wherever that can be known: see Runner.
-All that ran is known before the first caller comes; the engine is asked in the background.
+What waited waits on in the store, see Backlog. What ran, or was about to, goes on wherever that can
+be known: see Runner. All that ran is known before the first caller comes; the engine is asked in
+the background.
 """
 
 from __future__ import annotations
@@ -14,18 +15,16 @@ import structlog
 
 from skybridge_server.errors import NotFoundError, SkybridgeError, StorageError
 from skybridge_server.models.executions import Execution, ExecutionState, Failure, FailureReason
-from skybridge_server.models.functions import FunctionSpec, Revision
+from skybridge_server.models.functions import FunctionSpec
 from skybridge_server.models.journal import GapReason
 from skybridge_server.models.names import RevisionName
 from skybridge_server.repositories.base import Repositories
 from skybridge_server.services.acceptance import Acceptance
+from skybridge_server.services.backlog import Backlog, Claimed
 from skybridge_server.services.journal import Journal
 from skybridge_server.services.lease import SETTLING
 from skybridge_server.services.retries import Retries
 
-AT_ONCE = 200
-"""Executions that waited and wait again before the first caller comes; the others follow in the
-background, as those do whose time has come: thousands would keep callers waiting."""
 BREATH = 100
 """Executions between two moments for others, such as a signal to stop."""
 
@@ -39,49 +38,46 @@ class Recovery:
         self,
         repositories: Repositories,
         acceptance: Acceptance,
+        backlog: Backlog,
         retries: Retries,
         server_id: str,
     ) -> None:
         self._executions = repositories.executions
-        self._waiting = repositories.waiting
-        self._revisions = repositories.revisions
         self._acceptance = acceptance
+        self._backlog = backlog
+        self._revisions = backlog.revisions
         self._retries = retries
         self._server_id = server_id
 
     async def run(self) -> None:
         """Let all that has not ended go on. StorageError."""
         now = datetime.now(UTC)
-        await self._waiting.set_aside(but=AT_ONCE)
         left = await self._executions.take_over(
             self._server_id, now=now, expire_time=now + SETTLING
         )
-        known: dict[RevisionName, Revision] = {}  # few, while executions may be many
         for number, execution in enumerate(left, 1):
-            await self.let_go_on(execution, known)
+            await self.let_go_on(Claimed(execution))
             if number % BREATH == 0:
                 await asyncio.sleep(0)
-        if left:
-            waiting = sum(each.state is ExecutionState.QUEUED for each in left)
-            log.info("executions taken over", waiting=waiting, begun=len(left) - waiting)
+        waiting = await self._backlog.restore()
+        if left or waiting:
+            log.info("executions taken over", waiting=waiting, begun=len(left))
 
-    async def let_go_on(
-        self, execution: Execution, known: dict[RevisionName, Revision] | None = None
-    ) -> None:
-        """Launch an execution that waits, or was begun; it is lost if its revision is.
+    async def let_go_on(self, claimed: Claimed) -> bool:
+        """Launch an execution that waits, or was begun; False: it is lost, as its revision is.
 
         StorageError.
         """
-        name = RevisionName(execution.function, execution.revision)
-        known = {} if known is None else known
+        execution = claimed.execution
         try:
-            if name not in known:
-                known[name] = await self._revisions.get(name)
-            self._acceptance.readmit(execution, known[name])
+            revision = await self._revisions.get(execution.function_uid, _revision_of(execution))
+            self._acceptance.readmit(claimed, revision)
         except StorageError:
             raise
         except SkybridgeError as error:
             await self._settle(execution, Failure(FailureReason.LOST, error.message))
+            return False
+        return True
 
     async def _settle(self, execution: Execution, failure: Failure) -> None:
         now = datetime.now(UTC)
@@ -108,8 +104,12 @@ class Recovery:
         log.warning("execution lost", execution=str(execution.name), state=execution.state.name)
 
     async def _spec(self, execution: Execution) -> FunctionSpec:
-        name = RevisionName(execution.function, execution.revision)
+        name = _revision_of(execution)
         try:
-            return (await self._revisions.get(name)).spec
+            return (await self._revisions.get(execution.function_uid, name)).spec
         except NotFoundError:
             return FunctionSpec(image="")
+
+
+def _revision_of(execution: Execution) -> RevisionName:
+    return RevisionName(execution.function, execution.revision)

@@ -44,6 +44,7 @@ class Retries:
             state=ExecutionState.QUEUED,
             attempt=ended.attempt + 1,
             not_before=self._clock.now() + pause,
+            position=None,
             failure=None,
             exit_code=None,
             stdout_bytes=0,

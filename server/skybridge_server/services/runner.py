@@ -237,11 +237,19 @@ class Runner:
 
     # -- phases ---------------------------------------------------------------------------------
 
+    @property
+    def _queue_time_left(self) -> timedelta:
+        """How long it may go on to wait for a place: some have waited in the store before."""
+        if self._active.deadline is None:
+            return self._spec.timeouts.queue
+        left = self._active.deadline - asyncio.get_running_loop().time()
+        return timedelta(seconds=max(left, 0.0))
+
     async def _wait_for_place(self) -> None:
         limit = self._spec.timeouts.queue
         await self._within(
             self._active.ticket.acquire(),
-            limit,
+            self._queue_time_left,
             Failure(
                 FailureReason.QUEUE_TIMEOUT,
                 f"no place became free within spec.timeouts.queue ({seconds(limit)}): raise it, "

@@ -4,21 +4,27 @@ Functions take turns, and within a function the first come runs first. Waiting i
 does not fit is refused at once, so that a caller can back off. Where a function's instances are
 kept, an execution gets its place together with a seat on one, and else waits without a place, so
 that it holds up nobody.
+
+Only the first of those that wait have tickets: the others are counted here and wait in the store,
+in the order of their numbers, see `services/backlog.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import count
 from typing import Protocol
 
 from skybridge_server.errors import ResourceExhaustedError, SkybridgeError
 from skybridge_server.models.functions import Scaling
 
 RETRY_AFTER = timedelta(seconds=1)
+AHEAD = 16
+"""Tickets of a function beyond those that could run at once, so that none waits for the store."""
 
 
 class Seat(Protocol):
@@ -60,8 +66,10 @@ ANYWHERE = _Anywhere()
 class Ticket:
     """A place in the queue, then a place to run. Give it back with `release`, whatever happens."""
 
-    def __init__(self, slots: Slots, lane: Lane, seats: Seats) -> None:
+    def __init__(self, slots: Slots, lane: Lane, seats: Seats, number: int) -> None:
         self.lane = lane
+        self.number = number
+        """Its place in the order of all that ever came."""
         self.seats = seats
         self.seat: Seat | None = None
         """Set with the turn."""
@@ -105,17 +113,40 @@ class Lane:
     running: set[Ticket] = field(default_factory=set)
     waiting: OrderedDict[Seats, _Queue] = field(default_factory=OrderedDict)
     """By revision, the oldest first, so that none waits for the seats of another."""
+    stored: int = 0
+    """How many wait in the store."""
+    late: OrderedDict[Ticket, None] = field(default_factory=OrderedDict)
+    """Those that came after some that wait in the store, in order."""
+    latest: int = -1
+    """Number of the last that came: its revision says how many may run."""
+
+    @property
+    def early(self) -> int:
+        """How many wait before all that are in the store."""
+        return sum(map(len, self.waiting.values()))
 
     @property
     def queued(self) -> int:
-        return sum(map(len, self.waiting.values()))
+        return self.early + len(self.late) + self.stored
 
     @property
     def room(self) -> int:
         """How many more may run, as far as this function goes."""
         return max(self.max_running - len(self.running), 0)
 
-    def enter(self, ticket: Ticket, *, first: bool = False) -> None:
+    def limit(self, most: int, number: int) -> None:
+        """Let as many run as the one with a number says, unless others came after it."""
+        if number >= self.latest:
+            self.max_running, self.latest = most, number
+
+    def enter(self, ticket: Ticket) -> None:
+        if self.stored:
+            self.late[ticket] = None
+        else:
+            self.line_up(ticket)
+
+    def line_up(self, ticket: Ticket, *, first: bool = False) -> None:
+        """Let a ticket wait behind those that have tickets, since it comes before the others."""
         queue = self.waiting.get(ticket.seats)
         if queue is None:
             queue = self.waiting[ticket.seats] = OrderedDict()
@@ -125,11 +156,23 @@ class Lane:
 
     def leave(self, ticket: Ticket) -> bool:
         """Take a ticket out of the queue; False if it does not wait."""
+        if ticket in self.late:
+            del self.late[ticket]
+            return True
         queue = self.waiting.get(ticket.seats)
         if queue is None or ticket not in queue:
             return False
         del queue[ticket]
         return True
+
+    def catch_up(self, before: int | None = None) -> None:
+        """Line up the late ones that came before a number, or all of them."""
+        while self.late:
+            ticket = next(iter(self.late))
+            if before is not None and ticket.number > before:
+                return
+            del self.late[ticket]
+            self.line_up(ticket)
 
     def next(self) -> Ticket | None:
         """Take the first that can run out of the queue."""
@@ -153,6 +196,9 @@ class Slots:
         self._max_running = max_running
         self._max_queued = max_queued
         self._lanes: OrderedDict[str, Lane] = OrderedDict()
+        self._numbers = count(1)
+        self.on_low: Callable[[str], None] = lambda _: None
+        """Called with a function of which too few have tickets, while others are in the store."""
         self.running = 0
         self.queued = 0
 
@@ -173,14 +219,11 @@ class Slots:
 
         `always` lets in what was accepted before, by an earlier process.
         """
-        lane = self._lanes.get(function_uid) or Lane(function_uid)
-        # A new revision may have changed it, and so opened places for those that wait.
-        lane.max_running = _most_running(scaling, self._max_running)
-        self._serve(lane)
+        lane, number = self._arrive(function_uid, scaling)
         if not always:
             self._check_room(lane, scaling)
         self._lanes[function_uid] = lane
-        ticket = Ticket(self, lane, seats)
+        ticket = Ticket(self, lane, seats, number)
         lane.enter(ticket)
         self.queued += 1
         self._serve(lane)
@@ -189,7 +232,8 @@ class Slots:
     def take(self, function_uid: str, scaling: Scaling, seats: Seats) -> Ticket | None:
         """Take a place to run and a seat, if both are there and nobody waits for them."""
         lane = self._lanes.get(function_uid) or Lane(function_uid)
-        lane.max_running = _most_running(scaling, self._max_running)
+        number = next(self._numbers)
+        lane.limit(_most_running(scaling, self._max_running), number)
         if lane.queued or not lane.room or self.running >= self._max_running:
             return None
         seat = seats.take()
@@ -197,21 +241,100 @@ class Slots:
             return None
         self._lanes[function_uid] = lane
         self.queued += 1  # for a moment
-        ticket = Ticket(self, lane, seats)
+        ticket = Ticket(self, lane, seats, number)
         ticket.seat = seat
         self._run(ticket)
         return ticket
 
+    def line_up(self, function_uid: str, scaling: Scaling) -> int | None:
+        """Return the number of one that is to wait in the store, or raise ResourceExhaustedError.
+
+        None: it can have a ticket. The number counts as stored; see `withdraw`.
+        """
+        lane, number = self._arrive(function_uid, scaling)
+        if not lane.stored and lane.early < self._window(lane):
+            return None
+        self._check_room(lane, scaling)
+        self.store(function_uid, scaling, number)
+        return number
+
+    def _arrive(self, function_uid: str, scaling: Scaling) -> tuple[Lane, int]:
+        """Return the lane of one that comes, and its number."""
+        lane = self._lanes.get(function_uid) or Lane(function_uid)
+        number = next(self._numbers)
+        # A new revision may have changed it, and so opened places for those that wait.
+        lane.limit(_most_running(scaling, self._max_running), number)
+        self._serve(lane)
+        return lane, number
+
     def resume(self, function_uid: str, scaling: Scaling) -> Ticket:
         """Take the place of what runs already: it has one, however many there are."""
         lane = self._lanes.setdefault(function_uid, Lane(function_uid))
-        lane.max_running = _most_running(scaling, self._max_running)
-        ticket = Ticket(self, lane, ANYWHERE)
+        number = next(self._numbers)
+        lane.limit(_most_running(scaling, self._max_running), number)
+        ticket = Ticket(self, lane, ANYWHERE, number)
         ticket.covered.set()
         ticket.turn.set()
         lane.running.add(ticket)
         self.running += 1
         return ticket
+
+    # -- those in the store ---------------------------------------------------------------------
+
+    def numbers(self, first: int = 0, length: int = 1) -> int:
+        """Take numbers that follow each other, from `first` on at least; return the first."""
+        taken = max(next(self._numbers), first)
+        self._numbers = count(taken + length)
+        return taken
+
+    def store(self, function_uid: str, scaling: Scaling, last: int, length: int = 1) -> None:
+        """Count some as waiting in the store, the last of them with a number."""
+        lane = self._lanes.setdefault(function_uid, Lane(function_uid))
+        lane.limit(_most_running(scaling, self._max_running), last)
+        lane.stored += length
+        self.queued += length
+
+    def withdraw(self, function_uid: str) -> None:
+        """Count one less: it is not in the store, or was taken out of its turn."""
+        lane = self._lanes[function_uid]
+        lane.stored -= 1
+        self.queued -= 1
+        self._after_stored(lane)
+        self._tidy(lane)
+
+    def take_in(self, function_uid: str, number: int, scaling: Scaling, seats: Seats) -> Ticket:
+        """Give a ticket to the first of those in the store."""
+        lane = self._lanes[function_uid]
+        lane.limit(_most_running(scaling, self._max_running), number)
+        lane.stored -= 1
+        ticket = Ticket(self, lane, seats, number)
+        lane.catch_up(number)
+        lane.line_up(ticket)
+        self._after_stored(lane)
+        return ticket
+
+    def _after_stored(self, lane: Lane) -> None:
+        if not lane.stored:
+            lane.catch_up()
+        self._serve(lane)
+
+    def wanted(self, function_uid: str) -> int:
+        """Return how many of those in the store are to get tickets now; 0 while few would."""
+        lane = self._lanes.get(function_uid)
+        if lane is None or not lane.stored:
+            return 0
+        missing = self._window(lane) - lane.early
+        return min(missing, lane.stored) if missing > AHEAD // 2 else 0
+
+    def look(self, function_uid: str) -> None:
+        """Let those know who load, if one that is in the store by now is wanted here."""
+        if self.wanted(function_uid):
+            self.on_low(function_uid)
+
+    def _window(self, lane: Lane) -> int:
+        return max(min(lane.room, self._max_running - self.running), 0) + AHEAD
+
+    # -- leaving and turns ----------------------------------------------------------------------
 
     def leave(self, ticket: Ticket) -> None:
         """Take a place back, wherever it is."""
@@ -230,9 +353,12 @@ class Slots:
             self._serve_all()
         else:
             self._serve(lane)
+        self._tidy(lane)
+
+    def _tidy(self, lane: Lane) -> None:
         for seats in [seats for seats, queue in lane.waiting.items() if not queue]:
             del lane.waiting[seats]
-        if not lane.waiting and not lane.running:
+        if not lane.running and not lane.queued:
             self._lanes.pop(lane.function_uid, None)
 
     def again(self, ticket: Ticket) -> None:
@@ -243,7 +369,7 @@ class Slots:
         ticket.seat = None
         ticket.covered.clear()
         ticket.turn.clear()
-        lane.enter(ticket, first=True)
+        lane.line_up(ticket, first=True)
         self.queued += 1
         if seat is not None:
             seat.leave()
@@ -265,7 +391,7 @@ class Slots:
                 break
             self._run(ticket)
         for lane in [*self._lanes.values()]:
-            if lane.waiting:
+            if lane.waiting or lane.stored:
                 self._ask(lane)
 
     def _serve(self, lane: Lane) -> None:
@@ -287,6 +413,8 @@ class Slots:
         room = min(lane.room, self._max_running - self.running)
         for seats, queue in [*lane.waiting.items()]:
             seats.asked(queue, room)
+        if lane.stored:
+            self.look(lane.function_uid)
 
     def _check_room(self, lane: Lane, scaling: Scaling) -> None:
         """Refuse what would wait behind a full queue; who can run at once does not wait.

@@ -16,7 +16,7 @@ from skybridge_server.models.journal import Event
 from skybridge_server.models.names import ExecutionName, FunctionName
 from skybridge_server.services.requests import Heartbeat
 from tests.fakes.runtime import says, sleep
-from tests.unit.services.world import World, key, output_of, settle, until, world_of
+from tests.unit.services.world import SERVER_ID, World, key, output_of, settle, until, world_of
 
 S = ExecutionState
 HOUR = timedelta(hours=1)
@@ -83,7 +83,7 @@ async def test_it_survives_a_restart(world: World) -> None:
 async def test_what_was_claimed_by_a_process_that_died_goes_on(world: World) -> None:
     await world.deployed(program=says(b"now"))
     name = await delayed(world)
-    assert await world.repositories.waiting.claim(name)
+    assert await world.repositories.waiting.claim(name, SERVER_ID, world.clock.now())
     new = await world.restart()
     await new.services.recovery.run()
     assert (await new.ended(name)).state is S.SUCCEEDED
@@ -179,6 +179,7 @@ async def test_what_the_store_could_not_tell_is_launched_the_next_time(world: Wo
     name = await delayed(world)
     world.clock.ahead += HOUR
     get = world.repositories.revisions.get
+    world.services.backlog.revisions._known.clear()
 
     async def fail(_: object) -> None:
         raise StorageError("no disk")

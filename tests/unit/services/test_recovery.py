@@ -16,9 +16,10 @@ from skybridge_server.models.functions import MIB, Scaling
 from skybridge_server.models.journal import OutputStream
 from skybridge_server.models.names import ExecutionName
 from skybridge_server.models.shutdown import ShutdownPolicy
-from skybridge_server.services import labels, recovery
+from skybridge_server.services import labels
+from skybridge_server.services.slots import AHEAD
 from tests.fakes.runtime import FakeAttachment, FakeProcess, says, sleep
-from tests.unit.services.world import SERVER_ID, World, gaps_of, minutes, output_of, settle, until
+from tests.unit.services.world import SERVER_ID, World, gaps_of, output_of, settle, until
 
 S = ExecutionState
 ONE = Scaling(max_concurrency=1, max_queue_depth=2)
@@ -67,21 +68,16 @@ async def test_more_may_go_on_than_may_come(world: World) -> None:
     await new.engines.close()
 
 
-async def test_of_many_that_waited_the_first_go_on_at_once_and_the_others_follow(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(recovery, "AT_ONCE", 20)
+async def test_what_waited_waits_on_in_the_store(world: World) -> None:
     await world.deployed(program=sleep, scaling=Scaling(max_concurrency=1, max_queue_depth=100))
     running, *waiting = [await world.start() for _ in range(50)]
     await world.reaches(running, S.RUNNING)
     world.runtime.containers.program = says()
     new = await restart(world)
-    assert sum(1 for _ in new.services.registry) == 21
-    last = asyncio.create_task(new.services.executions.wait(waiting[-1], minutes(10)))
-    new.clock.ahead += timedelta(days=3650)  # beyond the time of day at which all this began
-    await new.services.delays.run_due()
+    await new.services.backlog.idle()
+    assert sum(1 for _ in new.services.registry) == 1 + AHEAD
+    assert new.services.system.info().queued_executions == 49
     await new.services.executions.cancel(running)
-    assert (await last).state is S.SUCCEEDED
     for name in waiting:
         assert (await new.ended(name)).state is S.SUCCEEDED
     await new.engines.close()
@@ -362,7 +358,7 @@ async def test_who_has_lost_the_lease_lets_go(world: World) -> None:
 
 async def test_what_waited_for_a_caller_that_is_cut_off_is_lost(world: World) -> None:
     await world.deployed(program=sleep, scaling=ONE)
-    await world.start()
+    await world.reaches(await world.start(), S.RUNNING)
     name = await world.start(interactive=True)
     new = await restart(world)
     execution = await new.ended(name)
@@ -549,7 +545,7 @@ async def test_what_runs_longer_is_handed_over(world: World) -> None:
     name = await tell_half(world, story, input=b"given")
     await world.services.registry.close(1, ShutdownPolicy.HANDOVER)
     left = world.repositories.executions.rows[name]
-    assert (left.state, left.lease) == (S.RUNNING, Lease(1))
+    assert (left.state, left.lease) == (S.RUNNING, Lease(2))
     assert len(world.runtime.containers.present) == 1
     new = await restart(world)
     story.go_on.set()

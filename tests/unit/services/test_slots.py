@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 
 from skybridge_server.errors import ResourceExhaustedError
 from skybridge_server.models.functions import Scaling
-from skybridge_server.services.slots import Slots, Ticket
+from skybridge_server.services.slots import AHEAD, ANYWHERE, Slots, Ticket
 
 ONE = Scaling(max_concurrency=1)
 
@@ -274,3 +274,81 @@ class SlotsMachine(RuleBasedStateMachine):
 
 SlotsMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 TestSlotsMachine = SlotsMachine.TestCase
+
+
+BUSY = Scaling(max_concurrency=1, max_queue_depth=1000)
+
+
+class Queue:
+    """One function whose executions wait in a store, and are loaded when they are wanted."""
+
+    def __init__(self) -> None:
+        self.slots = Slots(5, 1000)
+        self.slots.on_low = self.load
+        self.stored: list[int] = []
+        self.order: list[Ticket] = []
+
+    def start(self) -> None:
+        """Come, for nobody who waits."""
+        number = self.slots.line_up("f", BUSY)
+        if number is None:
+            self.order.append(self.slots.enter("f", BUSY))
+        else:
+            self.stored.append(number)
+            self.slots.look("f")
+
+    def load(self, function_uid: str) -> None:
+        for _ in range(self.slots.wanted(function_uid)):
+            number = self.stored.pop(0)
+            self.order.append(self.slots.take_in(function_uid, number, BUSY, ANYWHERE))
+
+    def next(self) -> int:
+        """End the one that runs, and return its number."""
+        (running,) = [ticket for ticket in self.order if runs(ticket)]
+        self.order.remove(running)
+        running.release()
+        return running.number
+
+
+def test_those_in_the_store_and_those_in_memory_run_in_the_order_they_came() -> None:
+    queue = Queue()
+    for number in range(5 * AHEAD):
+        if number % 7 == 3:  # a caller who waits for the answer
+            queue.order.append(queue.slots.enter("f", BUSY))
+        else:
+            queue.start()
+    assert queue.slots.queued == 5 * AHEAD - 1
+    ran = [queue.next() for _ in range(5 * AHEAD)]
+    assert ran == sorted(ran)
+    assert (queue.slots.running, queue.slots.queued) == (0, 0)
+    assert not queue.slots._lanes
+
+
+def test_one_that_is_withdrawn_holds_up_nobody() -> None:
+    queue = Queue()
+    for _ in range(AHEAD + 1):
+        queue.start()
+    assert queue.slots.line_up("f", BUSY) is not None
+    late = queue.slots.enter("f", BUSY)
+    queue.order.append(late)
+    queue.slots.withdraw("f")
+    ran = [queue.next() for _ in range(AHEAD + 2)]
+    assert ran[-1] == late.number
+    assert not queue.slots._lanes
+
+
+def test_numbers_go_on_behind_those_in_the_store() -> None:
+    slots = Slots(1, 100)
+    assert slots.numbers(1000) == 1000
+    assert slots.numbers(length=10) == 1001
+    assert slots.enter("f", ONE).number == 1011
+
+
+def test_the_last_that_came_says_how_many_may_run() -> None:
+    slots = Slots(10, 100)
+    slots.enter("f", Scaling(max_concurrency=2))
+    number = slots.numbers()
+    slots.enter("f", Scaling(max_concurrency=3))
+    slots.store("f", ONE, number)
+    slots.take_in("f", number, ONE, ANYWHERE)
+    assert slots.running == 3

@@ -101,10 +101,7 @@ class World:
 
     async def ended(self, name: ExecutionName) -> Execution:
         """Wait for the end of an execution, and look whether its journal keeps the rules."""
-        active = self.services.registry.get(name)
-        if active is not None:
-            await active.end()
-        execution = await self.repositories.executions.get(name)
+        execution = await self.services.executions.wait(name, timedelta(hours=10))
         check_journal(self.journal(name), execution)
         return execution
 
@@ -135,6 +132,7 @@ class World:
 
     async def restart(self, launcher: Launcher | None = None) -> World:
         """Return a new process over the same store and engine; the old one just dies."""
+        await self.services.backlog.close()
         for task in self.services.registry._tasks.values():
             task.cancel()
         for active in [*self.services.registry]:

@@ -93,7 +93,7 @@ class WarmRunner(Runner):
             f"no instance became free within spec.timeouts.queue ({seconds(limits.queue)}): raise "
             "it, or spec.scaling.max_instances, or the server's FAAS_MAX_INSTANCES",
         )
-        await self._within(active.ticket.covered.wait(), limits.queue, late)
+        await self._within(active.ticket.covered.wait(), self._queue_time_left, late)
         self._note_queued()
         if active.ticket.turn.is_set():
             await active.ticket.acquire()
@@ -196,8 +196,8 @@ class WarmRunner(Runner):
             self._run_time = timedelta(seconds=loop.time() - moment)
 
     def _lease(self) -> Lease:
-        lease = self._active.journal.execution.lease
-        return lease if lease.owner else taken(self._active, self._server_id)
+        journal = self._active.journal
+        return journal.execution.lease if journal.started else taken(self._active, self._server_id)
 
     async def _talk(
         self, instance: Instance, answering: Callable[[Sink], Awaitable[Answer]]
