@@ -152,18 +152,20 @@ async def _list_failed(store: Store) -> None:
 
 
 async def _add_and_claim(store: Store) -> None:
-    """Store one that is due, find it by its time, and end it: all that a claim stands for."""
+    """Store one that is due, queue it, claim it, and end it: all that a claim stands for."""
     now = datetime.now(UTC)
     added = execution(create_time=now, due_time=now, not_before=now)
     await store.executions.add(added, b"", journal(StateChange(ExecutionState.QUEUED)))
-    (claimed,) = await store.waiting.claim_due(now, 10)
+    await store.waiting.queue_due(now, 10, position=1)
+    until = now + timedelta(hours=1)
+    (claimed,) = await store.waiting.claim_first(added.function_uid, 10, "server", until)
     assert claimed.name == added.name
-    lease = Lease(1, "server", now + timedelta(hours=1))
+    lease = Lease(2, "server", until)
     running = replace(claimed, state=ExecutionState.RUNNING, start_time=now, lease=lease)
     change = journal(StateChange(ExecutionState.RUNNING), first=2)
-    await store.executions.append(added.name, change, running)
-    ended = replace(running, state=ExecutionState.SUCCEEDED, end_time=now, lease=Lease(1))
-    await store.executions.append(added.name, journal(Ended(ended), first=3), ended, epoch=1)
+    await store.executions.append(added.name, change, running, epoch=1)
+    ended = replace(running, state=ExecutionState.SUCCEEDED, end_time=now, lease=Lease(2))
+    await store.executions.append(added.name, journal(Ended(ended), first=3), ended, epoch=2)
 
 
 async def _take_over(store: Store) -> None:

@@ -164,7 +164,8 @@ class Registry:
             finally:
                 if self._tasks[active.name] is asyncio.current_task():  # else the next attempt's
                     del self._tasks[active.name]
-                    self._owned.pop(str(active.name), None)
+                    if not active.handed_over:  # else its container stays
+                        self._owned.pop(str(active.name), None)
 
     def _note_end(self, active: ActiveExecution) -> None:
         execution = active.journal.execution
