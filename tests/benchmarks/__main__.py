@@ -1,7 +1,7 @@
 """Measures the server against floors taken in the same run, and prints each figure as a ratio.
 
-Run all, or some by name: cold, output, management, idle, stored, warm, wire. Needs an engine and a
-quiet machine.
+Run all, or some by name: cold, output, management, idle, backlog, stored, warm, wire. Needs an
+engine and a quiet machine.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import uvloop
 
-from tests.benchmarks import cold, idle, management, output, stored, warm, wire
+from tests.benchmarks import backlog, cold, idle, management, output, stored, warm, wire
 from tests.benchmarks.harness import Result
 
 BENCHMARKS: dict[str, Callable[[], Awaitable[list[Result]]]] = {
@@ -21,6 +21,7 @@ BENCHMARKS: dict[str, Callable[[], Awaitable[list[Result]]]] = {
     "output": output.run,
     "management": management.run,
     "idle": idle.run,
+    "backlog": backlog.run,
     "stored": stored.run,
     "warm": warm.run,
     "wire": wire.run,
