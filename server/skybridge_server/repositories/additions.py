@@ -103,10 +103,13 @@ def store(db: SqliteDatabase, many: Sequence[Addition]) -> int:
     for each in many:
         record(db, each.request)
     _check_functions(db, [each.execution for each in many if each.check_function])
-    (last,) = db.execute_sql(LAST_ID).fetchone()
-    first = (last or 0) + 1
+    if len(many) == 1:
+        first = EXECUTIONS.one(db, (None, *many[0].values))
+    else:
+        (last,) = db.execute_sql(LAST_ID).fetchone()
+        first = (last or 0) + 1
+        EXECUTIONS.run(db, [(row_id, *each.values) for row_id, each in enumerate(many, first)])
     numbered = [*enumerate(many, first)]
-    EXECUTIONS.run(db, [(row_id, *each.values) for row_id, each in numbered])
     EVENTS.run(db, [(row_id, *event) for row_id, each in numbered for event in each.events])
     INPUTS.run(db, [(row_id, each.input) for row_id, each in numbered if each.input])
     LABELS.run(db, [*chain(*(_labels(row_id, each.execution) for row_id, each in numbered))])

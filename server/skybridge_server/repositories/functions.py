@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from peewee import IntegrityError, Model, ModelSelect, SqliteDatabase, Tuple, fn
+from peewee import Model, ModelSelect, SqliteDatabase, Tuple, fn
 
 from skybridge_server.errors import (
     AbortedError,
@@ -180,7 +181,7 @@ def _create(db: SqliteDatabase, many: Sequence[New]) -> None:
     numbered = [*enumerate(many, (last or 0) + 1)]
     try:
         INSERT.run(db, [(row_id, *new.values) for row_id, new in numbered])
-    except IntegrityError as error:
+    except sqlite3.IntegrityError as error:
         name = many[0].function.name  # of several, each is tried alone
         raise AlreadyExistsError(
             f"function '{name}' exists already",
