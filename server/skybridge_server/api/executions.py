@@ -87,7 +87,8 @@ class ExecutionServicer(ExecutionServiceServicer):
     ) -> pb.StartExecutionResponse:
         with Violations() as wrong:
             start_time = asked.start_time(request, wrong)
-            wanted = replace(self._wanted("StartExecution", request, wrong), start_time=start_time)
+            wanted = self._wanted("StartExecution", request, wrong)
+            wanted = replace(wanted, start_time=start_time, background=True)
         execution = await self._executions.start(wanted)
         return pb.StartExecutionResponse(execution=await self._full(execution))
 

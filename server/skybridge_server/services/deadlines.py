@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 
 from skybridge_server.models.executions import Queued
+from skybridge_server.models.names import RevisionName
 
 SHARE = 0.01
 """Part of the time they wait within which those that come share a deadline."""
+
+
+_Key = tuple[str, RevisionName]
 
 
 @dataclass(slots=True)
@@ -28,7 +32,7 @@ class Deadlines:
     """Deadlines by revision. Times are seconds of a clock that only goes forward."""
 
     def __init__(self) -> None:
-        self._groups: dict[Queued, deque[_Group]] = {}
+        self._groups: dict[_Key, deque[_Group]] = {}
 
     def add(self, place: Queued, now: float, wait: timedelta) -> None:
         """Note that those up to the last position of a place may wait so long from now on."""
@@ -60,15 +64,15 @@ class Deadlines:
 
     def passed(self, now: float) -> Iterator[Queued]:
         """Yield those whose deadlines have passed, by revision, and forget them."""
-        for key, groups in [*self._groups.items()]:
+        for (function_uid, revision), groups in [*self._groups.items()]:
             last = None
             while groups and groups[0].deadline <= now:
                 last = groups.popleft().last
             if not groups:
-                del self._groups[key]
+                del self._groups[function_uid, revision]
             if last is not None:
-                yield replace(key, last=last)
+                yield Queued(function_uid, revision, 0, last)
 
 
-def _key(place: Queued) -> Queued:
-    return replace(place, count=0, last=0)
+def _key(place: Queued) -> _Key:
+    return place.function_uid, place.revision

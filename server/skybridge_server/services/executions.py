@@ -79,8 +79,9 @@ class ExecutionService:
 
     async def start(self, request: ExecutionRequest) -> Execution:
         """Start an execution that is bound to no caller; return it once it is stored."""
-        unattended = replace(request, background=True)
-        name, active, stored = await self._acceptance.accept(unattended, disconnect_grace=None)
+        if not request.background:
+            request = replace(request, background=True)
+        name, active, stored = await self._acceptance.accept(request, disconnect_grace=None)
         if stored is not None:
             return stored
         return active.journal.snapshot() if active else await self.get(name)
