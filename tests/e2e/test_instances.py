@@ -161,7 +161,7 @@ async def test_a_deferred_execution_that_just_came_to_be_stored_answers_with_its
     client: AsyncClient,
 ) -> None:
     name = await deploy_http(client, durability="deferred", instance_concurrency=50)
-    # What takes 50 ms is stored as it runs: the answer comes before, while or after that is done.
+    # What takes 250 ms is stored as it runs: the answer comes before, while or after that is done.
     inputs = [b"slow %d" % (40 + n % 20) for n in range(100)]
     for some in (inputs[:50], inputs[50:]):
         answers = await asyncio.gather(*(client.execute(name, input_) for input_ in some))
