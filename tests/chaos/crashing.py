@@ -2,8 +2,6 @@
 
 The points are where state is half changed: stored and not told, done and not stored. The server
 knows nothing of them; a method of it is wrapped before it is run.
-
-    python -m tests.chaos.crashing <point> <command line of the server>
 """
 
 from __future__ import annotations
@@ -12,12 +10,9 @@ import functools
 import importlib
 import os
 import signal
-import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
-
-from skybridge_server.cli import main as serve
 
 SERVICES = "skybridge_server.services"
 STORE = "skybridge_server.repositories"
@@ -90,14 +85,3 @@ POINTS = {
     "recovered": Point(f"{SERVICES}.recovery:Recovery.run", after=True),
 }
 """By name, as scripts/chaos prints it."""
-
-
-def main() -> None:
-    point, *command = sys.argv[1:]
-    POINTS[point].arm()
-    sys.argv[1:] = command[command.index("skybridge_server") + 1 :]
-    serve()
-
-
-if __name__ == "__main__":
-    main()

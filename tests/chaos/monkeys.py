@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import random
 import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -110,11 +109,11 @@ class Monkeys:
         await asyncio.to_thread(self._server.start)
 
     async def _crashes_at(self, point: str) -> bool:
-        self._server.under = (sys.executable, "-m", "tests.chaos.crashing", point)
+        self._server.prepare = POINTS[point].arm
         try:
             self._server.launch()
         finally:
-            self._server.under = ()
+            self._server.prepare = None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CRASH_PATIENCE):
                 while self._server.runs:  # noqa: ASYNC110 - nothing else tells of its end

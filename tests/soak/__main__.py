@@ -30,6 +30,7 @@ Sample = tuple[float, float]
 async def soak(folder: Path, seconds: float) -> bool:
     """Load a server for so long, and print how it was; return whether it kept its size."""
     server = Server(folder)
+    server.forked = False  # what it measures shall be nothing but a server
     try:
         await asyncio.to_thread(server.start)
         async with AsyncClient(server.address) as client:

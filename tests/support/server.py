@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +17,12 @@ import docker
 from docker.models.containers import Container
 
 from skybridge_client import Client, TlsConfig
+from tests.support.forked import Forked
 from tests.support.waiting import PATIENCE, wait_until
 
 ROLE = "skybridge.role"
 LOG_TAIL = 8000
+Process = Forked | subprocess.Popen[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +46,18 @@ class Server:
             **settings,
         }
         self._log = folder / "server.log"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self.address = ""
         self.metrics_url = ""
         self.id = ""
         """What its containers are labelled with."""
         self.tls: TlsConfig | None = None
+        self.forked = True
+        """Save most of the time of a start; see tests/support/forked.py."""
         self.under: tuple[str, ...] = ()
         """A command that becomes the server, such as one that gives up rights before."""
+        self.prepare: Callable[[], object] | None = None
+        """What a forked server calls before it serves."""
 
     def set(self, **settings: str) -> None:
         """Change settings for the next start."""
@@ -70,15 +76,23 @@ class Server:
     def launch(self) -> int:
         """Start it without waiting; return where its log begins."""
         begin = self.log_size()
+        self._log.touch()
+        environment = {**os.environ, **self._settings}
+        if self.forked and not self.under:
+            self._process = Forked(environment, self._log, self.prepare)
+        else:
+            self._process = self._new_process(environment)
+        return begin
+
+    def _new_process(self, environment: dict[str, str]) -> Process:
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
+            return subprocess.Popen(
                 [*self.under, sys.executable, "-m", "skybridge_server", "serve"],
-                env={**os.environ, **self._settings},
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
-        return begin
 
     def _ready(self, begin: int) -> bool:
         for line in self.events(begin):
@@ -92,7 +106,7 @@ class Server:
         return False
 
     @property
-    def process(self) -> subprocess.Popen[bytes]:
+    def process(self) -> Process:
         assert self._process, "not started"
         return self._process
 
