@@ -14,7 +14,6 @@ from datetime import timedelta
 from prometheus_client import CollectorRegistry
 
 from skybridge_server import __version__
-from skybridge_server.api.admin import AdminServer
 from skybridge_server.api.dead_letters import DeadLetterServicer
 from skybridge_server.api.executions import ExecutionServicer
 from skybridge_server.api.functions import FunctionServicer
@@ -339,6 +338,9 @@ def _open_metrics(
 async def _open_admin(settings: Settings, opened: AsyncExitStack) -> Address | None:
     if settings.admin_listen is None:
         return None
+    # Imported here: channelz brings more than the servers need that are not asked for it.
+    from skybridge_server.api.admin import AdminServer  # noqa: PLC0415
+
     admin = AdminServer()
     opened.push_async_callback(admin.stop)
     return await admin.start(settings.admin_listen)

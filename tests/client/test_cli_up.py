@@ -372,7 +372,7 @@ def test_on_a_terminal_progress_is_bars(monkeypatch: pytest.MonkeyPatch) -> None
     def terminal(**options: Any) -> Console:
         return Console(file=screen, force_terminal=True, width=120, highlight=options["highlight"])
 
-    monkeypatch.setattr(progress, "Console", terminal)
+    monkeypatch.setattr("rich.console.Console", terminal)
     with progress.Steps() as steps:
         steps.step("pulling hello")
         steps.layer(LayerProgress(layer="abc", status="Downloading", current_bytes=1 << 20))

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Self
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from typing import TYPE_CHECKING, Self
 
 from skybridge_client.cli.text import size
 from skybridge_client.messages import LayerProgress
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
 
 
 class Steps:
     """Steps one after another, with a bar for each thing that they move."""
 
     def __init__(self) -> None:
+        # Imported here: every command would wait for it, and few show progress.
+        from rich.console import Console  # noqa: PLC0415
+        from rich.progress import BarColumn, Progress, TextColumn  # noqa: PLC0415
+
         console = Console(stderr=True, highlight=False, emoji=False, markup=False)
         self._plain = not console.is_terminal
         self._tasks: dict[str, TaskID] = {}

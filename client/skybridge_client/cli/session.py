@@ -186,6 +186,7 @@ def command(
                     function(session, **kwargs)
 
         run.__signature__ = _signature(function, extra)  # type: ignore[attr-defined]
+        run.__annotations__ = {}  # those of the signature are resolved, once
         app.command(name, epilog=_examples(examples))(run)
         return function
 
