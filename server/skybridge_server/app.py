@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 
+import structlog
 from prometheus_client import CollectorRegistry
 
 from skybridge_server import __version__
@@ -49,8 +50,10 @@ from skybridge_server.services.limits import Limits
 from skybridge_server.services.logs import LogService
 from skybridge_server.services.metrics import MetricsService
 from skybridge_server.services.places import Places
+from skybridge_server.services.pool.adoption import Adoption
 from skybridge_server.services.pool.budget import Cost
 from skybridge_server.services.pool.launcher import ContainerLauncher
+from skybridge_server.services.pool.marks import Marks
 from skybridge_server.services.pool.pool import Launcher, Pool
 from skybridge_server.services.pulled_images import PulledImages
 from skybridge_server.services.recovery import Recovery
@@ -68,6 +71,11 @@ from skybridge_server.services.system import SystemService
 from skybridge_server.services.telemetry import Telemetry
 from skybridge_server.services.watching import Watching
 from skybridge_server.services.webhooks import Webhooks
+
+MARKS_SUFFIX = "-instances"
+"""Behind the name of the database: the file that says which instances may be taken over."""
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +163,8 @@ def wire(
     """
     slots = Slots(bounds.max_concurrent_executions, bounds.max_queued_executions)
     most = Cost(bounds.max_instances, bounds.instance_memory_bytes, bounds.instance_cpu_millis)
-    pool = Pool(slots, launcher or ContainerLauncher(engines, server_id), most)
+    launcher = launcher or ContainerLauncher(engines, server_id, Marks.none())
+    pool = Pool(slots, launcher, most)
     telemetry = Telemetry(registry_of_metrics, slots, pool)
     retries = Retries(clock)
     delays_alarm = Alarm("delayed executions", clock)
@@ -204,7 +213,13 @@ def wire(
         system=SystemService(engines, slots, bounds, server_id=server_id, version=__version__),
         registry=registry,
         recovery=recovery,
-        sweeper=Sweeper(registry, pool, engines, server_id),
+        sweeper=Sweeper(
+            registry,
+            pool,
+            Adoption(repositories, engines, pool, launcher.marks, server_id),
+            engines,
+            server_id,
+        ),
         scheduler=scheduler,
         backlog=backlog,
         delays=delays,
@@ -267,11 +282,18 @@ async def serve(
         bounds = limits(settings, tuple(named))
         collectors = new_registry()
         shutdown = Shutdown(stop, settings.shutdown_grace, settings.on_shutdown)
-        services = wire(repositories, engines, bounds, collectors, server_id)
+        launcher = ContainerLauncher(engines, server_id, _open_marks(settings))
+        services = wire(repositories, engines, bounds, collectors, server_id, launcher=launcher)
         opened.push_async_callback(services.deployments.close)
         opened.callback(services.webhooks.close)
         housekeeping = Housekeeping(chores(settings, repositories, services))
-        opened.push_async_callback(services.instances.close)
+
+        async def close_instances() -> None:
+            # A server that did not get to serve has nothing to end.
+            policy = shutdown.policy if stop.is_set() else ShutdownPolicy.HANDOVER
+            await services.instances.close(policy)
+
+        opened.push_async_callback(close_instances)
         # If the server cannot start, what was taken over runs on for one that can.
         opened.push_async_callback(services.registry.close, 0.0, ShutdownPolicy.HANDOVER)
         opened.push_async_callback(services.backlog.close)
@@ -323,6 +345,16 @@ async def _drain(
     await server.stop(grace)
     spent = asyncio.get_running_loop().time() - began
     await registry.close(max(grace.total_seconds() - spent, 0.0), policy)
+
+
+def _open_marks(settings: Settings) -> Marks:
+    """Return the marks of instances, beside the database."""
+    path = settings.database.with_name(settings.database.name + MARKS_SUFFIX)
+    try:
+        return Marks.open(path, settings.max_instances)
+    except OSError as error:
+        log.warning("instances will not be taken over", file=str(path), detail=error.strerror)
+        return Marks.none()
 
 
 def _open_metrics(

@@ -22,6 +22,7 @@ from skybridge_server.runtimes.base import (
     Attachment,
     ContainerSpec,
     Runtime,
+    SupportsAdoption,
     SupportsPause,
     SupportsPorts,
 )
@@ -110,7 +111,7 @@ time.sleep(1000)
 )
 
 
-class PortRuntime(Runtime, SupportsPorts, SupportsPause, Protocol):
+class PortRuntime(Runtime, SupportsPorts, SupportsAdoption, SupportsPause, Protocol):
     """What is tested here."""
 
 
@@ -151,6 +152,15 @@ class Bench:
         await self.runtime.containers.start(container_id)
         return attachment
 
+    async def restart(self) -> None:
+        """Put the runtime of another process in the place of this one."""
+        if isinstance(self.runtime, SandboxedRuntime):
+            for attachment in self.attachments:
+                await attachment.close()
+            self.attachments.clear()
+            await self.runtime.close()
+            self.runtime = self.runtime.another()
+
     async def serve(self) -> str:
         """Start the echo and wait until it listens."""
         container_id = await self.create(ECHO)
@@ -166,9 +176,9 @@ async def docker_bench(runtime: SandboxedRuntime, network: Network) -> AsyncIter
         yield bench
         for attachment in bench.attachments:
             await attachment.close()
-        for record in await runtime.containers.list(bench.labels):
-            await runtime.containers.remove(record.id)
-    await runtime.close()
+        for record in await bench.runtime.containers.list(bench.labels):
+            await bench.runtime.containers.remove(record.id)
+    await bench.runtime.close()
 
 
 WAYS = [
@@ -306,6 +316,36 @@ async def test_a_port_that_is_taken(bench: Bench) -> None:
         return True
 
     await until(free, "the port to become free")
+
+
+# -- outliving a process --------------------------------------------------------------------------
+
+
+async def test_a_container_that_was_left_is_taken_over_with_its_ports(bench: Bench) -> None:
+    container_id = await bench.serve()
+    for word in (b"first", b"second"):
+        connection = await bench.runtime.connect(container_id, PORT)
+        assert await exchange(connection, word) == word
+        held = await bench.runtime.connect(container_id, PORT)
+        listener = await bench.runtime.listen(container_id, PORT + 1, socket.socket.close)
+        listener.close()
+        await bench.runtime.leave(container_id)
+        held.close()
+        await bench.restart()
+        with pytest.raises(ContainerGoneError):
+            await bench.runtime.connect(container_id, PORT)
+        await bench.runtime.adopt(container_id, bench.network)
+    assert await exchange(await bench.runtime.connect(container_id, PORT), b"third") == b"third"
+
+
+async def test_what_has_ended_or_was_never_there_is_not_taken_over(bench: Bench) -> None:
+    container_id = await bench.serve()
+    await bench.runtime.leave(container_id)
+    await bench.restart()
+    await bench.runtime.containers.remove(container_id)
+    for gone in (container_id, "0" * 64):
+        with pytest.raises(ContainerGoneError):
+            await bench.runtime.adopt(gone, bench.network)
 
 
 # -- pausing --------------------------------------------------------------------------------------

@@ -436,22 +436,6 @@ async def test_a_deleted_function_leaves_no_instance(client: AsyncClient, server
     wait_until(lambda: not server.containers(label), "the instances to go")
 
 
-async def test_a_killed_server_finds_what_it_left_and_keeps_what_it_shall(serve: Serve) -> None:
-    server = serve()
-    async with AsyncClient(server.address) as client:
-        name = await deploy_http(client, min_instances=1)
-        before = await client.execute(name, b"who")
-    left = {each.id for each in server.containers()}
-    server.kill()
-    server.start()
-    async with AsyncClient(server.address) as client:
-        after = await client.execute(name, b"who")
-        assert after.output != before.output
-        assert (await client.get_execution(before.name)).output == before.output
-    wait_until(lambda: not left & {each.id for each in server.containers()}, "what was left to go")
-    server.stop()
-
-
 async def test_a_server_that_may_not_enter_networks_relays(serve: Serve) -> None:
     server = serve(ready=False)
     if os.geteuid() == 0:  # others may not anyway

@@ -184,6 +184,12 @@ async def test_a_stop_is_not_held_up_by_an_engine_that_hangs(
     wait_until(lambda: not server.sandboxes(), "sandboxes to end with their server")
 
 
+class NothingLeft:
+    """Instances of an earlier process, of which there are none."""
+
+    async def run(self, engine: str) -> None: ...
+
+
 async def test_a_sweep_spares_those_in_use() -> None:
     runtime = SandboxedRuntime(maximum=2)
     server_id = runtime.labels[labels.SERVER]
@@ -192,7 +198,7 @@ async def test_a_sweep_spares_those_in_use() -> None:
     try:
         await runtime.warm_up()
         nothing: Any = SimpleNamespace(owns=lambda _: False)
-        sweeper = Sweeper(nothing, nothing, engines, server_id)
+        sweeper = Sweeper(nothing, nothing, NothingLeft(), engines, server_id)
         assert await sweeper.sweep() == 0
         with leftover(server_id) as gone:
             assert await sweeper.sweep() == 1

@@ -20,6 +20,7 @@ from skybridge_server.errors import (
     RuntimeUnavailableError,
 )
 from skybridge_server.models.executions import Usage
+from skybridge_server.models.functions import Network
 from skybridge_server.models.journal import OutputStream
 from skybridge_server.runtimes.base import (
     Attachment,
@@ -305,6 +306,7 @@ class FakeContainers:
         self.created: list[ContainerSpec] = []
         self.signals: list[tuple[str, str]] = []
         self.present: dict[str, FakeContainer] = {}
+        self.left: set[str] = set()
         self.witnessed: bool | None = True
 
     async def create(self, spec: ContainerSpec) -> str:
@@ -415,7 +417,7 @@ class FakeContainers:
 
     def network(self, container_id: str) -> FakeNetwork:
         container = self.get(container_id)
-        if not container.spec.reachable:
+        if not container.spec.reachable or container_id in self.left:
             raise ContainerGoneError(container_id)
         return container.process.network
 
@@ -476,6 +478,16 @@ class FakeRuntime:
     async def way_to_ports(self) -> str:
         return "by pairs of sockets"
 
+    async def adopt(self, container_id: str, network: Network) -> None:
+        await self.gate.pass_through("adopt")
+        container = self._containers.get(container_id)
+        if not container.running or container.spec.network is not network:
+            raise ContainerGoneError(container_id)
+        self._containers.left.discard(container_id)
+
+    async def leave(self, container_id: str) -> None:
+        self._containers.left.add(container_id)
+
     async def pause(self, container_id: str) -> None:
         await self._containers.pause(container_id)
 
@@ -492,7 +504,7 @@ class Gate:
     """What every method goes through: it may be held, fail, or find the engine away.
 
     Methods are named `get_image`, `pull`, `create`, `attach`, `start`, `inspect`, `logs`, `wait`,
-    `signal`, `remove`, `list`, `check`, `container_ends`, `connect`, `listen`, `pause` and
+    `signal`, `remove`, `list`, `check`, `container_ends`, `connect`, `listen`, `adopt`, `pause` and
     `unpause`.
     """
 

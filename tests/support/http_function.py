@@ -49,6 +49,9 @@ class Handler(socketserver.StreamRequestHandler):
             answer(self, fields.get(rest, b""))
         elif word == b"path":
             answer(self, path)
+        elif word == b"interfaces":
+            with open("/proc/net/dev", "rb") as interfaces:
+                answer(self, interfaces.read())
         elif word == b"fail":
             answer(self, rest, b"500 Oh No")
         elif word == b"typed":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 
-from skybridge_server.models.functions import Network
 from skybridge_server.models.ports import PortAccess
 from skybridge_server.runtimes.docker_engine import DockerRuntime
 from skybridge_server.runtimes.docker_engine.sandboxes import Sandboxes
@@ -23,6 +22,7 @@ class SandboxedRuntime(DockerRuntime):
     ) -> None:
         self.labels = {"skybridge.server": uuid.uuid4().hex, "skybridge.role": "sandbox"}
         self.maximum = maximum
+        self._arguments = (maximum, environment, port_access)
         super().__init__(
             environment=environment,
             max_sandboxes=maximum,
@@ -30,10 +30,14 @@ class SandboxedRuntime(DockerRuntime):
             port_access=port_access,
         )
 
+    def another(self) -> SandboxedRuntime:
+        """Return one like it, as another process would make it."""
+        return SandboxedRuntime(*self._arguments)
+
     @property
     def kept(self) -> Sandboxes:
-        """Return those without a network."""
-        return self._sandboxes[Network.NONE]
+        """Return those that are lent."""
+        return self._sandboxes[0]
 
     async def warm_up(self) -> None:
         """Wait until it has as many sandboxes as it may, all of them idle."""
@@ -49,7 +53,7 @@ class SandboxedRuntime(DockerRuntime):
         """Wait until nothing goes on in the background."""
 
         async def rests() -> bool:
-            return all(map(_rests, self._sandboxes.values()))
+            return all(map(_rests, self._sandboxes))
 
         await until(rests, "sandboxes to be made, taken back and removed")
 

@@ -34,6 +34,14 @@ class ContractKind(enum.IntEnum):
         """Whether a container is kept, and takes one execution after the other."""
         return self is not ContractKind.STDIO
 
+    @property
+    def adoptable(self) -> bool:
+        """Whether such a container is of use once the server that spoke to it is gone.
+
+        Lambda runtimes end when the connection breaks on which they wait for work.
+        """
+        return self is ContractKind.HTTP
+
 
 class InputMode(enum.IntEnum):
     """Where a STDIO function finds its input."""

@@ -383,6 +383,23 @@ class SupportsPorts(Protocol):
 
 
 @runtime_checkable
+class SupportsAdoption(Protocol):
+    """A runtime whose `reachable` containers outlive the process that made them."""
+
+    async def adopt(self, container_id: str, network: Network) -> None:
+        """Take over one that runs, with its ports, as if this process had created it.
+
+        What the earlier process had connected is lost. ContainerGoneError, ContainerStartError: it
+        cannot be reached any more.
+        """
+        ...
+
+    async def leave(self, container_id: str) -> None:
+        """Let go of one, so that it runs on once this process has closed the runtime."""
+        ...
+
+
+@runtime_checkable
 class SupportsPause(Protocol):
     """A runtime that can freeze containers: they keep their memory and their connections."""
 

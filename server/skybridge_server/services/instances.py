@@ -13,6 +13,7 @@ from skybridge_server.models.functions import Function, FunctionState, Revision
 from skybridge_server.models.instances import InstanceRecord
 from skybridge_server.models.names import FunctionName, InstanceName, RevisionName
 from skybridge_server.models.paging import Page, PageRequest
+from skybridge_server.models.shutdown import ShutdownPolicy
 from skybridge_server.repositories.base import Repositories
 from skybridge_server.services.pool.pool import Pool
 from skybridge_server.services.registry import Registry
@@ -36,12 +37,12 @@ class InstanceService:
         """Start what functions are to have ahead, in the background."""
         self._restoring = asyncio.create_task(self._restore())
 
-    async def close(self) -> None:
-        """Remove all instances."""
+    async def close(self, policy: ShutdownPolicy = ShutdownPolicy.CANCEL) -> None:
+        """Remove all instances, or hand those that do nothing over to the next start."""
         if self._restoring is not None:
             self._restoring.cancel()
             await asyncio.gather(self._restoring, return_exceptions=True)
-        await self._pool.close()
+        await self._pool.close(leave=policy is ShutdownPolicy.HANDOVER)
 
     async def warm(self, function: Function, revision: Revision) -> None:
         """Start what a revision is to have ahead, and wait for it. FailedPreconditionError."""

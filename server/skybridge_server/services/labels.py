@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from skybridge_server.models.executions import Execution
-from skybridge_server.models.names import InstanceName, RevisionName
+from skybridge_server.models.names import FunctionName, InstanceName, RevisionName
 
 SERVER = "skybridge.server"
 FUNCTION = "skybridge.function"
@@ -47,3 +49,9 @@ def of_instance(server_id: str, name: InstanceName, revision: RevisionName) -> d
         REVISION: str(revision.number),
         INSTANCE: str(name),
     }
+
+
+def function_of(labels: Mapping[str, str]) -> FunctionName:
+    """Return the function of an execution or instance, by the labels of its container."""
+    _, namespace, _, function = labels[FUNCTION].split("/")
+    return FunctionName(namespace, function)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from typing import Protocol
 
 import structlog
 
@@ -27,12 +28,23 @@ LISTEN_PAUSE = 1.0
 log = structlog.get_logger(__name__)
 
 
+class Adopting(Protocol):
+    """Takes over what an earlier process left."""
+
+    async def run(self, engine: str) -> None:
+        """Return once all that is taken over from an engine is known."""
+        ...
+
+
 class Sweeper:
     """Goes over the engines now and then, and listens to them."""
 
-    def __init__(self, registry: Registry, pool: Pool, engines: Engines, server_id: str) -> None:
+    def __init__(
+        self, registry: Registry, pool: Pool, adopting: Adopting, engines: Engines, server_id: str
+    ) -> None:
         self._registry = registry
         self._pool = pool
+        self._adopting = adopting
         self._engines = engines
         self._server_id = server_id
         self._due = asyncio.Event()
@@ -70,6 +82,7 @@ class Sweeper:
             self._due.clear()
 
     async def _sweep_engine(self, name: str) -> int:
+        await self._adopting.run(name)
         containers = self._engines.get(name).containers
         try:
             records = await containers.list(labels.of_server(self._server_id))

@@ -76,7 +76,7 @@ class Swift:
         """
         instance = ticket.seat
         assert isinstance(instance, Instance)  # noqa: S101 - it comes with the turn
-        if instance.frozen or instance.executions == 1 or limit < timedelta(seconds=SWIFT_SECONDS):
+        if instance.frozen or not instance.log.known or limit < timedelta(seconds=SWIFT_SECONDS):
             return None
         name = ExecutionName(request.function.namespace, new_id())
         now = datetime.now(UTC)
@@ -103,7 +103,7 @@ class Swift:
         await end
         if not _is_small(begun):
             return False
-        await begun.instance.log.settle(first=False)
+        await begun.instance.log.settle()
         return True
 
     async def conclude(self, begun: Begun) -> Finished:

@@ -186,6 +186,20 @@ def test_it_reads_no_more_than_the_server_takes(program: Program, listening: soc
         assert program.receive_data(10) == bytes(10)
 
 
+def test_another_server_finds_nothing_of_the_one_before(
+    program: Program, listening: socket.socket
+) -> None:
+    port = free_port()
+    assert program.ask(word(1, Kind.LISTEN, port)).kind is Kind.OPENED
+    with connect(program, listening, 2) as function, connect(program, listening, 3) as other:
+        program.send(word(0, Kind.RESET))
+        assert (function.recv(1), other.recv(1)) == (b"", b"")
+    assert program.ask(word(1, Kind.LISTEN, port)).kind is Kind.OPENED
+    with connect(program, listening, 2) as function:
+        program.send(data(2, b"hello"), word(2, Kind.END))
+        assert function.makefile("rb").read() == b"hello"
+
+
 def test_a_connection_that_is_reset(program: Program, listening: socket.socket) -> None:
     with closing(connect(program, listening)) as function:
         function.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator
 
+from skybridge_server.errors import ContainerGoneError
 from skybridge_server.models.journal import OutputStream
 from skybridge_server.runtimes.docker_engine.relay_frames import Kind, word
 from skybridge_server.runtimes.docker_engine.sandbox import Sandbox
@@ -84,6 +85,14 @@ class TinyMaker:
         except BaseException:
             await self.remove(sandbox)
             raise
+        return sandbox
+
+    async def take_over(self, container_id: str) -> Sandbox:
+        if container_id not in self.present:
+            raise ContainerGoneError(container_id)
+        sandbox = Sandbox(f"left-{container_id}", container_id, self.present[container_id])
+        sandbox.reset()
+        await sandbox.settle()
         return sandbox
 
     async def remove(self, sandbox: Sandbox) -> None:

@@ -132,6 +132,24 @@ def remove(client: APIClient, container_id: str) -> None:
             raise
 
 
+def name(client: APIClient, container_id: str) -> str:
+    """Return the name of a container that runs. ContainerGoneError."""
+    found: dict[str, Any] = client.inspect_container(container_id)
+    if found["State"]["Status"] != "running":
+        raise ContainerGoneError(container_id)
+    return str(found["Name"]).removeprefix("/")
+
+
+def joined(client: APIClient, container_id: str) -> str:
+    """Return the id of the container whose network a container has joined. ContainerGoneError."""
+    kind, _, other = client.inspect_container(container_id)["HostConfig"]["NetworkMode"].partition(
+        ":"
+    )
+    if kind != "container":
+        raise ContainerGoneError(container_id)
+    return str(other)
+
+
 def find(client: APIClient, labels: Mapping[str, str]) -> tuple[ContainerRecord, ...]:
     """Return the containers that have all these labels."""
     filters = {"label": [f"{key}={value}" for key, value in labels.items()]}

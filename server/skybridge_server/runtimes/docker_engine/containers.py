@@ -115,6 +115,11 @@ class DockerContainers:
         with translating(of_container(container_id)):
             await self._engine.call(lambda engine: calls.unpause(engine.short, container_id))
 
+    async def joined(self, container_id: str) -> str:
+        """Return the id of the container whose network it has joined. ContainerGoneError."""
+        with translating(of_container(container_id)):
+            return await self._engine.call(lambda engine: calls.joined(engine.short, container_id))
+
     async def processes(self, container_id: str) -> int | None:
         with translating(of_container(container_id)):
             return await self._engine.call(

@@ -40,6 +40,8 @@ class Kind(IntEnum):
     """No more bytes will be sent."""
     CLOSE = 10
     """The connection was lost, by an errno, or nobody wants it any more; or so the listener."""
+    RESET = 11
+    """Another server speaks now: all connections and listeners of the one before are lost."""
 
 
 _WITH_PAYLOAD = (Kind.REPORT, Kind.DATA)

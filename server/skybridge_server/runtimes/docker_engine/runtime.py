@@ -56,14 +56,23 @@ class DockerRuntime:
         self._engine = EngineClient(environment, max_waits)
         self._images = DockerImages(self._engine, credentials)
         self._plain = DockerContainers(self._engine)
-        self._sandboxes = {
-            network: Sandboxes(
-                SandboxMaker(self._engine, self._plain, network, sandbox_labels), max_sandboxes
+        self._sandboxes = [
+            Sandboxes(
+                SandboxMaker(self._engine, self._plain, network, sandbox_labels, lasting=lasting),
+                max_sandboxes,
             )
-            for network in Network
-        }
+            for network, lasting in (
+                (Network.NONE, False),
+                (Network.NONE, True),
+                (Network.EGRESS, True),
+            )
+        ]
+        kept, own, own_egress = self._sandboxes
         self._containers = SandboxedContainers(
-            self._plain, self._sandboxes, PortOpener(self._engine, port_access)
+            self._plain,
+            kept,
+            {Network.NONE: own, Network.EGRESS: own_egress},
+            PortOpener(self._engine, port_access),
         )
 
     @property
@@ -121,6 +130,12 @@ class DockerRuntime:
     async def way_to_ports(self) -> str:
         return await self._containers.way_to_ports()
 
+    async def adopt(self, container_id: str, network: Network) -> None:
+        await self._containers.adopt(container_id, network)
+
+    async def leave(self, container_id: str) -> None:
+        await self._containers.leave(container_id)
+
     async def pause(self, container_id: str) -> None:
         await self._plain.pause(container_id)
 
@@ -128,7 +143,7 @@ class DockerRuntime:
         await self._plain.unpause(container_id)
 
     async def close(self) -> None:
-        await asyncio.gather(*(kept.close() for kept in self._sandboxes.values()))
+        await asyncio.gather(*(kept.close() for kept in self._sandboxes))
         self._engine.close()
 
 

@@ -38,7 +38,7 @@ class NetworkIdentity(NamedTuple):
 
 
 class Sandbox:
-    """One sandbox, attached to: it tells of its network, and ends when we let go of it."""
+    """One sandbox, attached to: it tells of its network."""
 
     def __init__(self, name: str, container_id: str, attachment: Attachment) -> None:
         self.name = name
@@ -68,6 +68,10 @@ class Sandbox:
         """Call back once it has ended, or its engine went away."""
         self._reader.add_done_callback(lambda _: callback())
 
+    def reset(self) -> None:
+        """Undo what an earlier process had it do."""
+        self._send(word(0, Kind.RESET))
+
     async def settle(self) -> None:
         """Take its first report for what an untouched network looks like. ContainerStartError."""
         self._untouched = await self._ask()
@@ -82,7 +86,7 @@ class Sandbox:
         return Condition.UNTOUCHED if report == self._untouched else Condition.TOUCHED
 
     async def close(self) -> None:
-        """Let go of it; it ends by itself, and the engine removes it."""
+        """Let go of it; it ends by itself, and the engine removes it, unless it is lasting."""
         self._reader.cancel()
         await asyncio.gather(self._reader, return_exceptions=True)
         await self._attachment.close()

@@ -11,7 +11,7 @@ from skybridge_server.models.functions import Network
 from skybridge_server.runtimes.docker_engine import calls
 from skybridge_server.runtimes.docker_engine.client import Engine, EngineClient
 from skybridge_server.runtimes.docker_engine.containers import DockerContainers
-from skybridge_server.runtimes.docker_engine.errors import of_engine, translating
+from skybridge_server.runtimes.docker_engine.errors import of_container, of_engine, translating
 from skybridge_server.runtimes.docker_engine.hardening import MIB, network_mode
 from skybridge_server.runtimes.docker_engine.networks import ensure_egress
 from skybridge_server.runtimes.docker_engine.sandbox import Sandbox
@@ -33,17 +33,23 @@ class SandboxMaker:
         containers: DockerContainers,
         network: Network,
         labels: Mapping[str, str],
+        *,
+        lasting: bool = False,
     ) -> None:
+        """`lasting`: they outlive us, so that another process can take them over."""
         self._engine = engine
         self._containers = containers
         self._network = network
         self._labels = labels
+        self._lasting = lasting
 
     async def make(self, name: str) -> Sandbox:
         """Make a sandbox whose network is untouched. ContainerStartError and others."""
         with translating(of_engine):
             container_id = await self._engine.call(
-                lambda engine: _create(engine, name, self._network, self._labels),
+                lambda engine: _create(
+                    engine, name, self._network, self._labels, lasting=self._lasting
+                ),
                 undo=lambda engine, made: calls.remove(engine.short, made),
             )
         try:
@@ -62,6 +68,19 @@ class SandboxMaker:
             raise
         return sandbox
 
+    async def take_over(self, container_id: str) -> Sandbox:
+        """Attach to the sandbox of an earlier process. ContainerGoneError, ContainerStartError."""
+        with translating(of_container(container_id)):
+            name = await self._engine.call(lambda engine: calls.name(engine.short, container_id))
+        sandbox = Sandbox(name, container_id, await self._containers.attach(container_id))
+        try:
+            sandbox.reset()
+            await sandbox.settle()
+        except BaseException:
+            await sandbox.close()
+            raise
+        return sandbox
+
     async def remove(self, sandbox: Sandbox) -> None:
         """Remove a sandbox; containers in its network keep it until they end."""
         await sandbox.close()
@@ -69,7 +88,9 @@ class SandboxMaker:
             await self._engine.call(lambda engine: _remove(engine, sandbox.id))
 
 
-def _create(engine: Engine, name: str, network: Network, labels: Mapping[str, str]) -> str:
+def _create(
+    engine: Engine, name: str, network: Network, labels: Mapping[str, str], *, lasting: bool
+) -> str:
     if network is Network.EGRESS:
         ensure_egress(engine.short)
     host_config = engine.short.create_host_config(**_host_options(network))
@@ -80,6 +101,7 @@ def _create(engine: Engine, name: str, network: Network, labels: Mapping[str, st
         labels=dict(labels),
         user="65532:65532",
         stdin_open=True,
+        detach=lasting,  # else the engine ends its stdin, and thereby it, when we go away
         host_config=host_config,
     )
     return str(created["Id"])
@@ -93,7 +115,7 @@ def _remove(engine: Engine, container_id: str) -> None:
 def _host_options(network: Network) -> dict[str, Any]:
     """Return what fences it in: as functions are, and with as little as engines allow."""
     return {
-        "auto_remove": True,  # a server that is killed leaves nothing
+        "auto_remove": True,  # where it ends, nothing is left
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges"],
         "read_only": True,

@@ -1,7 +1,8 @@
 """Containers whose network a sandbox keeps.
 
 One that is lent halves the time that a start takes. Containers whose ports are to be reached have
-one of their own: it is there before they start, and it is how their ports are reached.
+one of their own: it is there before they start, and it is how their ports are reached. Together
+they outlive this process, if it does not remove them.
 """
 
 from __future__ import annotations
@@ -46,6 +47,11 @@ class OwnNetwork:
         if removing := self.sandboxes.discard(self.sandbox):
             await asyncio.shield(removing)
 
+    async def leave(self) -> None:
+        """Let go of it, so that it stays."""
+        self.ports.close()
+        await self.sandboxes.leave(self.sandbox)
+
 
 class SandboxedContainers:
     """Creates containers in sandboxes where they need one, or it can be done; else as they are."""
@@ -53,12 +59,14 @@ class SandboxedContainers:
     def __init__(
         self,
         plain: DockerContainers,
+        kept: Sandboxes,
         sandboxes: Mapping[Network, Sandboxes],
         port_opener: PortOpener,
     ) -> None:
+        """`kept` are lent; `sandboxes`, lasting ones by their network, are taken."""
         self._plain = plain
+        self._kept = kept
         self._sandboxes = sandboxes
-        self._kept = sandboxes[Network.NONE]
         self._port_opener = port_opener
         self._joined: dict[str, Sandbox] = {}
         self._own: dict[str, OwnNetwork] = {}
@@ -81,7 +89,8 @@ class SandboxedContainers:
         return container_id
 
     async def _create_reachable(self, spec: ContainerSpec) -> str:
-        own = await self._make_network(self._sandboxes[spec.network])
+        sandboxes = self._sandboxes[spec.network]
+        own = await self._open(await sandboxes.take(), sandboxes)
         try:
             container_id = await self._plain.create(spec, join=own.sandbox.id)
         except BaseException:
@@ -90,8 +99,17 @@ class SandboxedContainers:
         self._own[container_id] = own
         return container_id
 
-    async def _make_network(self, sandboxes: Sandboxes) -> OwnNetwork:
-        sandbox = await sandboxes.take()
+    async def adopt(self, container_id: str, network: Network) -> None:
+        """Take over a reachable container of an earlier process, and its sandbox."""
+        joined = await self._plain.joined(container_id)
+        sandboxes = self._sandboxes[network]
+        self._own[container_id] = await self._open(await sandboxes.adopt(joined), sandboxes)
+
+    async def leave(self, container_id: str) -> None:
+        """Let go of a reachable container, and of its sandbox, for a later process."""
+        await self._own.pop(container_id).leave()
+
+    async def _open(self, sandbox: Sandbox, sandboxes: Sandboxes) -> OwnNetwork:
         try:
             return OwnNetwork(sandbox, await self._port_opener.open(sandbox), sandboxes)
         except BaseException:
@@ -100,7 +118,8 @@ class SandboxedContainers:
 
     async def way_to_ports(self) -> str:
         """Find out how ports are reached, with a sandbox that nobody needs. SkybridgeError."""
-        await (await self._make_network(self._kept)).remove()
+        sandboxes = self._sandboxes[Network.NONE]
+        await (await self._open(await sandboxes.take(), sandboxes)).remove()
         return self._port_opener.way
 
     def ports(self, container_id: str) -> Ports:
@@ -172,7 +191,7 @@ class SandboxedContainers:
         return tuple(record for record in found if not self._is_sandbox(record.name))
 
     def _is_sandbox(self, name: str) -> bool:
-        return any(name in sandboxes for sandboxes in self._sandboxes.values())
+        return any(name in sandboxes for sandboxes in (self._kept, *self._sandboxes.values()))
 
 
 def _may_share(spec: ContainerSpec) -> bool:

@@ -1,6 +1,7 @@
 """The pool of sandboxes: lends each to one container at a time, and makes as many as are missed.
 
-Containers whose ports are to be reached need one of their own: they take it for good.
+Containers whose ports are to be reached need one of their own: they take it for good. These
+sandboxes are lasting ones, for they have to outlive us together with their containers.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ class Maker(Protocol):
     """Makes and removes what the pool lends; both may raise SkybridgeError."""
 
     async def make(self, name: str) -> Sandbox: ...
+
+    async def take_over(self, container_id: str) -> Sandbox: ...
 
     async def remove(self, sandbox: Sandbox) -> None: ...
 
@@ -78,6 +81,20 @@ class Sandboxes:
         if not self._idle and (self._making is None or self._making.done()):
             self._miss()
         return sandbox
+
+    async def adopt(self, container_id: str) -> Sandbox:
+        """Take over what an earlier process had taken, to be discarded. SkybridgeError."""
+        sandbox = await self._maker.take_over(container_id)
+        self._names.add(sandbox.name)
+        self._taken.add(sandbox)
+        sandbox.on_end(lambda: self.discard(sandbox))
+        return sandbox
+
+    async def leave(self, sandbox: Sandbox) -> None:
+        """Let go of what was taken, for a later process to adopt."""
+        self._taken.discard(sandbox)
+        self._names.discard(sandbox.name)
+        await sandbox.close()
 
     def give_back(self, sandbox: Sandbox) -> None:
         """Take back a sandbox none of whose container's processes is left."""

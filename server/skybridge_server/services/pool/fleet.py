@@ -174,14 +174,19 @@ class Fleet:
         return bool(self._waiting) and self._room > 0
 
     @property
+    def full(self) -> bool:
+        """Whether it has as many instances as it may."""
+        return len(self.instances) >= self._most
+
+    @property
     def lacks(self) -> bool:
         """Whether those who wait are more than the seats that are being made."""
         seats = self.starting * self._scaling.instance_concurrency
-        return min(len(self._waiting), self._room) > seats and len(self.instances) < self._most
+        return min(len(self._waiting), self._room) > seats and not self.full
 
     @property
     def below_minimum(self) -> bool:
-        return self.alive < self.minimum and len(self.instances) < self._most
+        return self.alive < self.minimum and not self.full
 
     @property
     def rests(self) -> bool:

@@ -15,6 +15,7 @@ from skybridge_server.models.instances import InstanceRecord, InstanceState
 from skybridge_server.models.names import InstanceName, new_id
 from skybridge_server.runtimes.base import Exit
 from skybridge_server.services.pool.logs import InstanceLog
+from skybridge_server.services.pool.marks import Facts, Left, Mark, unmarked
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,9 @@ class Ended:
 
 class Owner(Protocol):
     """Who is told what happens to an instance."""
+
+    function_uid: str
+    revision: Revision
 
     def freed(self, instance: Instance) -> None:
         """Hear that an execution has left, and that it takes others."""
@@ -47,8 +51,8 @@ class Instance:
     conversation: Conversation
     """How to speak to it; set once it is ready."""
 
-    def __init__(self, revision: Revision, owner: Owner) -> None:
-        self.name = InstanceName(revision.name.function.namespace, new_id())
+    def __init__(self, revision: Revision, owner: Owner, name: str = "") -> None:
+        self.name = InstanceName(revision.name.function.namespace, name or new_id())
         self.revision = revision
         self.container_id = ""
         self.create_time = datetime.now(UTC)
@@ -59,6 +63,14 @@ class Instance:
         self.state = InstanceState.STARTING
         self.running = 0
         self.executions = 0
+        self.processes = 0
+        """And threads, once it was ready; 0: unknown."""
+        self.adopted = False
+        """Whether an earlier process has started it."""
+        self.stays = False
+        """Whether it runs on when it is let go of, for a later process."""
+        self.mark = unmarked()
+        """What a later process finds of it."""
         self.used_at = 0.0
         """When it last became idle, by the clock of the loop."""
         self.last_used_time: datetime | None = None
@@ -75,6 +87,31 @@ class Instance:
         """Of its start, while that is under way."""
         self._owner = owner
 
+    @classmethod
+    def of(cls, left: Left, mark: Mark, container_id: str, owner: Owner) -> Instance:
+        """Return what an earlier process has left; it is not ready yet."""
+        facts = left.facts
+        instance = cls(owner.revision, owner, facts.instance)
+        instance.container_id = container_id
+        instance.create_time = facts.create_time
+        instance.start, instance.init = facts.start, facts.init
+        instance.executions, instance.processes = left.executions, facts.processes
+        instance.mark, instance.adopted = mark, True
+        return instance
+
+    def facts(self) -> Facts:
+        """Return what a later process has to know of it, once it is ready."""
+        return Facts(
+            instance=self.name.instance,
+            function_uid=self._owner.function_uid,
+            revision=self.revision.name.number,
+            revision_time=self.revision.create_time,
+            create_time=self.create_time,
+            start=self.start or timedelta(0),
+            init=self.init or timedelta(0),
+            processes=self.processes,
+        )
+
     # -- executions -----------------------------------------------------------------------------
 
     @property
@@ -88,8 +125,14 @@ class Instance:
         most = self.revision.spec.scaling.executions_per_instance
         return bool(most) and self.executions >= most
 
+    @property
+    def fresh(self) -> bool:
+        """Whether it was started for what runs on it."""
+        return self.executions == 1 and not self.adopted
+
     def take(self) -> None:
         """Take an execution."""
+        self.mark.busy()
         self.running += 1
         self.executions += 1
         if self.state is not InstanceState.STOPPING:
@@ -111,6 +154,13 @@ class Instance:
         self.state = InstanceState.IDLE
         self.used_at = asyncio.get_running_loop().time()
         self.last_used_time = datetime.now(UTC)
+        self.mark.idle(self.executions)
+
+    def let_go(self) -> None:
+        """Let it run on for a later process, if it does nothing; else let it be removed."""
+        doing_nothing = self.state in {InstanceState.IDLE, InstanceState.PAUSED}
+        self.stays = doing_nothing and self.revision.spec.contract.kind.adoptable
+        self.abandon()
 
     def retire(self, *, polite: bool = False) -> None:
         """Let it take no more executions; once the last has left, it is removed."""
@@ -118,6 +168,8 @@ class Instance:
             return
         self.state = InstanceState.STOPPING
         self.polite = polite
+        if not self.stays:
+            self.mark.busy()
         self._owner.retired(self)
         if self.deadline is not None and not self.deadline.expired():
             self.deadline.reschedule(asyncio.get_running_loop().time())

@@ -11,16 +11,24 @@ import structlog
 
 from skybridge_server.contracts.base import Conversation
 from skybridge_server.errors import (
+    FailedPreconditionError,
     PauseUnsupportedError,
     SkybridgeError,
     StaleContainerError,
 )
 from skybridge_server.models.functions import Revision
 from skybridge_server.models.instances import InstanceState
-from skybridge_server.runtimes.base import Attachment, ContainerSpec, Runtime, SupportsPause
+from skybridge_server.runtimes.base import (
+    Attachment,
+    ContainerSpec,
+    Runtime,
+    SupportsAdoption,
+    SupportsPause,
+)
 from skybridge_server.services import labels
 from skybridge_server.services.engines import Engines
 from skybridge_server.services.pool.instances import Ended, Instance
+from skybridge_server.services.pool.marks import Marks
 from skybridge_server.services.pool.processes import ProcessWatch
 from skybridge_server.services.pool.speaking import environment, open_conversation
 
@@ -32,7 +40,10 @@ Open = Callable[[Runtime, Instance], Awaitable[Conversation]]
 class ContainerLauncher:
     """Starts and removes instances in containers."""
 
-    def __init__(self, engines: Engines, server_id: str, open_: Open = open_conversation) -> None:
+    def __init__(
+        self, engines: Engines, server_id: str, marks: Marks, open_: Open = open_conversation
+    ) -> None:
+        self.marks = marks
         self._engines = engines
         self._server_id = server_id
         self._open = open_
@@ -44,6 +55,16 @@ class ContainerLauncher:
 
     async def start(self, instance: Instance) -> None:
         runtime = self._runtime(instance)
+        if instance.adopted:
+            await self._take_over(runtime, instance)
+        else:
+            await self._start_anew(runtime, instance)
+        await self._processes.begin(runtime, instance)
+        instance.thaw = lambda: self._thaw(runtime, instance)
+        if instance.revision.spec.contract.kind.adoptable and not instance.adopted:
+            instance.mark = self.marks.begin(instance.facts())
+
+    async def _start_anew(self, runtime: Runtime, instance: Instance) -> None:
         loop = asyncio.get_running_loop()
         began = loop.time()
         while True:
@@ -57,14 +78,34 @@ class ContainerLauncher:
         instance.start = timedelta(seconds=started - began)
         await instance.conversation.ready()
         instance.init = timedelta(seconds=loop.time() - started)
-        await self._processes.begin(runtime, instance)
-        instance.thaw = lambda: self._thaw(runtime, instance)
         log.info(
             "instance ready",
             instance=str(instance.name),
             revision=str(instance.revision.name),
             seconds=round(loop.time() - began, 3),
         )
+
+    async def _take_over(self, runtime: Runtime, instance: Instance) -> None:
+        """Speak to an instance that an earlier process has left, and hear what it writes now."""
+        if not isinstance(runtime, SupportsAdoption):
+            raise FailedPreconditionError(
+                f"the runtime '{runtime.name}' cannot take instances over",
+                reason="ADOPTION_UNSUPPORTED",
+            )
+        if isinstance(runtime, SupportsPause):
+            await runtime.unpause(instance.container_id)
+        await runtime.adopt(instance.container_id, instance.revision.spec.network)
+        attachment = await self._attach(runtime, instance)
+        await self._follow(runtime, instance, attachment)
+        await instance.conversation.ready()
+        log.info("instance taken over", instance=str(instance.name))
+
+    async def leave(self, instance: Instance) -> None:
+        runtime = self._runtime(instance)
+        await self._let_go(instance)
+        if isinstance(runtime, SupportsAdoption):
+            await runtime.leave(instance.container_id)
+        log.info("instance left", instance=str(instance.name))
 
     async def remove(self, instance: Instance) -> None:
         runtime = self._runtime(instance)
@@ -73,9 +114,12 @@ class ContainerLauncher:
                 await self._ask_to_end(runtime, instance)
         finally:
             await self._take_apart(runtime, instance)
+            instance.mark.free()
             log.info("instance removed", instance=str(instance.name))
 
     def ready(self, revision: Revision) -> bool:
+        if self.marks.await_decision(revision.name.number, revision.create_time):
+            return False  # what was left may do
         try:
             self._engines.check(revision.spec.runtime)
         except SkybridgeError:
@@ -96,10 +140,18 @@ class ContainerLauncher:
     async def _create_and_start(self, runtime: Runtime, instance: Instance) -> None:
         containers = runtime.containers
         instance.container_id = await containers.create(self._spec(instance))
-        attachment = await containers.attach(instance.container_id)
+        attachment = await self._attach(runtime, instance)
+        await containers.start(instance.container_id)
+        await self._follow(runtime, instance, attachment)
+
+    async def _attach(self, runtime: Runtime, instance: Instance) -> Attachment:
+        """Prepare to hear it, and to speak to it."""
+        attachment = await runtime.containers.attach(instance.container_id)
         self._attachments[instance] = attachment
         instance.conversation = await self._open(runtime, instance)
-        await containers.start(instance.container_id)
+        return attachment
+
+    async def _follow(self, runtime: Runtime, instance: Instance, attachment: Attachment) -> None:
         await attachment.close_input()
         self._readers[instance] = asyncio.create_task(self._read(runtime, instance, attachment))
 
@@ -146,6 +198,13 @@ class ContainerLauncher:
             await asyncio.wait({instance.ended}, timeout=grace)
 
     async def _take_apart(self, runtime: Runtime, instance: Instance) -> None:
+        await self._let_go(instance)
+        if instance.container_id:
+            # What fails here is found again by its label, when the engine is back.
+            with contextlib.suppress(SkybridgeError):
+                await runtime.containers.remove(instance.container_id)
+
+    async def _let_go(self, instance: Instance) -> None:
         await self._processes.end(instance)
         for task in (self._readers.pop(instance, None), self._pauses.pop(instance, None)):
             if task is not None:
@@ -157,10 +216,6 @@ class ContainerLauncher:
         attachment = self._attachments.pop(instance, None)
         if attachment is not None:
             await attachment.close()
-        if instance.container_id:
-            # What fails here is found again by its label, when the engine is back.
-            with contextlib.suppress(SkybridgeError):
-                await runtime.containers.remove(instance.container_id)
 
     # -- pausing --------------------------------------------------------------------------------
 

@@ -26,6 +26,8 @@ class InstanceLog:
     def __init__(self) -> None:
         self.tail = b""
         """The end of what belongs to no execution."""
+        self.known = False
+        """Whether it is known if the instance writes at all; it is not before an execution."""
         self._write: Write | None = None
         self._talks = False
         self._doubtful_until = 0.0
@@ -43,11 +45,9 @@ class InstanceLog:
         """Let output belong to an execution, the only one that runs; None: it runs no more."""
         self._write = write
 
-    async def settle(self, *, first: bool) -> None:
-        """Wait for what was written until now, from an instance that writes at all.
-
-        `first`: it was the instance's first execution, and whether it writes is not known yet.
-        """
+    async def settle(self) -> None:
+        """Wait for what was written until now, from an instance that writes at all, or may."""
+        first, self.known = not self.known, True
         if self._write is None:
             return
         if first or self._talks:

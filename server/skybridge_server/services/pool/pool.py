@@ -18,18 +18,18 @@ import structlog
 
 from skybridge_server.errors import (
     FailedPreconditionError,
-    InitError,
     NotFoundError,
     RuntimeUnavailableError,
     SkybridgeError,
-    StartTimeoutError,
 )
 from skybridge_server.models.functions import Revision
 from skybridge_server.models.instances import InstanceState
 from skybridge_server.models.names import InstanceName, RevisionName
+from skybridge_server.services.pool.beginning import begin
 from skybridge_server.services.pool.budget import Budget, Cost
 from skybridge_server.services.pool.fleet import Fleet
 from skybridge_server.services.pool.instances import Instance
+from skybridge_server.services.pool.marks import Left, Mark, Marks
 from skybridge_server.services.slots import Slots
 from skybridge_server.services.time_limit import seconds
 
@@ -41,8 +41,6 @@ LOOK_INTERVAL = 0.25
 """Seconds between two looks for instances that are idle for too long."""
 LONGEST_PAUSE = 60.0
 """Seconds at most between two tries to keep a minimum of instances that do not start."""
-SHOWN_BYTES = 2048
-"""How much of what an instance wrote stands in an error."""
 STOP_PATIENCE = 10.0
 """Seconds that a stop of the server waits for instances to be removed."""
 
@@ -54,12 +52,22 @@ log = structlog.get_logger(__name__)
 class Launcher(Protocol):
     """Starts and removes instances. Its methods may be cancelled, and leave nothing behind."""
 
+    marks: Marks
+    """What an earlier process left, and what a later one will find."""
+
     async def start(self, instance: Instance) -> None:
-        """Return once an instance takes executions. SkybridgeError: it never will."""
+        """Return once an instance takes executions. SkybridgeError: it never will.
+
+        One that was adopted runs already, and is asked whether it still does.
+        """
         ...
 
     async def remove(self, instance: Instance) -> None:
         """Remove what there is of an instance; never raises."""
+        ...
+
+    async def leave(self, instance: Instance) -> None:
+        """Let go of an instance that runs on for a later process; never raises."""
         ...
 
     def ready(self, revision: Revision) -> bool:
@@ -108,6 +116,24 @@ class Pool:
         """Return where the executions of a revision find seats."""
         self._active.setdefault(function_uid, revision.name.number)
         return self._fleet(function_uid, revision)
+
+    async def adopt(
+        self, function_uid: str, revision: Revision, left: Left, mark: Mark, container_id: str
+    ) -> bool:
+        """Take in an instance that an earlier process has left, and wait until it is ready.
+
+        False: it is of no use, or there is no room for it.
+        """
+        fleet = self.seats(function_uid, revision)
+        self._balance_soon()
+        if self._closing or fleet.draining or fleet.full or not self._budget.fits(fleet.cost):
+            mark.free()
+            return False
+        instance = Instance.of(left, mark, container_id, fleet)
+        self._take_in(fleet, instance)
+        while instance.state is InstanceState.STARTING:
+            await fleet.changed.wait()
+        return instance.state is not InstanceState.STOPPING
 
     # -- for deployments ------------------------------------------------------------------------
 
@@ -181,13 +207,16 @@ class Pool:
         """Tell whether the container of an instance, by its name, may still be needed."""
         return any(str(each.name) == instance for each in self._lives)
 
-    async def close(self) -> None:
-        """Remove all instances."""
+    async def close(self, *, leave: bool = False) -> None:
+        """Remove all instances, or `leave` those that do nothing to a later process."""
         self._closing = True
         if self._looking is not None:
             self._looking.cancel()
         for instance in [*self._lives]:
-            instance.abandon()
+            if leave:
+                instance.let_go()
+            else:
+                instance.abandon()
         lives = [*self._lives.values()]
         if lives:
             await asyncio.wait(lives, timeout=STOP_PATIENCE)
@@ -313,10 +342,12 @@ class Pool:
     # -- the life of an instance ----------------------------------------------------------------
 
     def _start(self, fleet: Fleet) -> None:
-        instance = Instance(fleet.revision, fleet)
+        self.starts += 1
+        self._take_in(fleet, Instance(fleet.revision, fleet))
+
+    def _take_in(self, fleet: Fleet, instance: Instance) -> None:
         self._budget.take(fleet.cost)
         self._starting += 1
-        self.starts += 1
         fleet.starving_since = None
         fleet.begin(instance)
         self._lives[instance] = asyncio.create_task(self._live(fleet, instance))
@@ -325,14 +356,15 @@ class Pool:
         """Start an instance, wait until nobody needs it, remove it."""
         try:
             try:
-                error = await self._begin(instance)
+                error = await begin(self._launcher.start, instance)
             finally:
                 self._starting -= 1
             if isinstance(error, RuntimeUnavailableError) and not fleet.urgent:
                 fleet.interrupted()
                 self._pause_after_failure(fleet)
             elif instance.state is InstanceState.STOPPING or error is not None:
-                fleet.failed(error)
+                # Who waited for one that was left waits for another, which is started.
+                fleet.failed(None if instance.adopted else error)
                 self._pause_after_failure(fleet)
             else:
                 fleet.ready(instance)
@@ -342,36 +374,15 @@ class Pool:
         finally:
             instance.abandon()
             try:
-                await self._launcher.remove(instance)
+                if instance.stays:
+                    await self._launcher.leave(instance)
+                else:
+                    await self._launcher.remove(instance)
             finally:
                 del self._lives[instance]
                 fleet.removed(instance)
                 self._budget.give_back(fleet.cost)
                 self._balance_soon()
-
-    async def _begin(self, instance: Instance) -> SkybridgeError | None:
-        """Start an instance, and return why it cannot be used, if so."""
-        limit = instance.revision.spec.timeouts.start
-        try:
-            async with asyncio.timeout(limit.total_seconds()) as instance.deadline:
-                await self._launcher.start(instance)
-        except TimeoutError:
-            if instance.ended.done():
-                return _ended_early(instance)
-            if instance.state is InstanceState.STOPPING:
-                return None
-            return StartTimeoutError(
-                f"the instance was not ready within spec.timeouts.start ({seconds(limit)})"
-                + _what_it_wrote(instance)
-            )
-        except SkybridgeError as error:
-            return _ended_early(instance) if instance.ended.done() else error
-        except Exception:
-            log.exception("start broke", instance=str(instance.name))
-            return SkybridgeError("internal error of the server")
-        finally:
-            instance.deadline = None
-        return _ended_early(instance) if instance.ended.done() else None
 
     def _pause_after_failure(self, fleet: Fleet) -> None:
         pause = min(2.0**fleet.failures, LONGEST_PAUSE)
@@ -441,23 +452,6 @@ async def _ready(fleet: Fleet, count: int) -> None:
         await fleet.changed.wait()
         if fleet.last_error is not None:
             raise fleet.last_error
-
-
-def _ended_early(instance: Instance) -> SkybridgeError:
-    """Return how an instance ended that never got ready."""
-    ended = instance.ended.result()
-    if ended.exit is None:
-        return ended.error or InitError("the instance ended before it was ready")
-    why = "for lack of memory, " if ended.exit.oom_killed else ""
-    return InitError(
-        f"the instance ended before it was ready, {why}with exit code {ended.exit.code}"
-        + _what_it_wrote(instance)
-    )
-
-
-def _what_it_wrote(instance: Instance) -> str:
-    tail = instance.log.tail[-SHOWN_BYTES:].decode(errors="replace").strip()
-    return f"; it wrote: {tail}" if tail else ""
 
 
 def _not_ready(revision: Revision, why: str) -> FailedPreconditionError:

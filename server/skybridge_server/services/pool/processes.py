@@ -41,9 +41,10 @@ class ProcessWatch:
     async def begin(self, runtime: object, instance: Instance) -> None:
         """Note how many an instance has that is ready and has done nothing yet."""
         if isinstance(runtime, SupportsProcesses):
-            count = await runtime.processes(instance.container_id)
-            if count is not None:
-                self._watched[instance] = _Watched(runtime, count)
+            if not instance.processes:
+                instance.processes = await runtime.processes(instance.container_id) or 0
+            if instance.processes:
+                self._watched[instance] = _Watched(runtime, instance.processes)
 
     def look(self, instance: Instance) -> None:
         """Count in the background, if it is time and executions may have left something."""

@@ -142,7 +142,7 @@ class WarmRunner(Runner):
     async def _run_on(self, instance: Instance, input_: bytes) -> Outcome:
         active, now = self._active, datetime.now(UTC)
         moment = asyncio.get_running_loop().time()
-        self._cold = self._cold and instance.executions == 1
+        self._cold = self._cold and instance.fresh
         if self._timings.queue is None:
             self._note_queued()
         if self._cold:
@@ -209,7 +209,7 @@ class WarmRunner(Runner):
             if self._spec.scaling.instance_concurrency == 1:
                 instance.log.belongs_to(self._log)
             answer = await answering(self._take)
-            await instance.log.settle(first=instance.executions == 1)
+            await instance.log.settle()
         except asyncio.CancelledError:
             if not self._gave_up or self._task is None:
                 raise

@@ -23,6 +23,7 @@ from skybridge_server.models.names import FunctionName, RevisionName
 from skybridge_server.runtimes.base import Exit
 from skybridge_server.services.pool.budget import Cost
 from skybridge_server.services.pool.instances import Ended, Instance
+from skybridge_server.services.pool.marks import Marks
 from skybridge_server.services.pool.pool import Pool
 from skybridge_server.services.slots import Slots, Ticket
 
@@ -60,11 +61,13 @@ class FakeLauncher:
     """Starts instances out of nothing; a test may hold starts and removals, or let them fail."""
 
     def __init__(self) -> None:
+        self.marks = Marks.none()
         self.present: set[Instance] = set()
         self.started: list[Instance] = []
         self.most_present = 0
         self.most_starting = 0
         self.paused: list[Instance] = []
+        self.left: list[Instance] = []
         self.looked_at: set[Instance] = set()
         self.failures: list[SkybridgeError] = []
         """The next starts fail with these."""
@@ -92,6 +95,10 @@ class FakeLauncher:
     async def remove(self, instance: Instance) -> None:
         await self.may_remove.wait()
         await asyncio.sleep(0.1)
+        self.present.discard(instance)
+
+    async def leave(self, instance: Instance) -> None:
+        self.left.append(instance)
         self.present.discard(instance)
 
     def ready(self, revision: Revision) -> bool:

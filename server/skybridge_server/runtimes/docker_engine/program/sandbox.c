@@ -4,8 +4,9 @@
  * It speaks frames over stdin and stdout: a header of two little-endian words, first the number of
  * a connection, then `value | kind << 24`; behind REPORT and DATA follow `value` bytes. See
  * frames.py for what they mean. At most WINDOW bytes of a connection are under way in each
- * direction: no connection holds up another, and memory is bounded. Where stdin ends, it ends, so
- * that a sandbox never outlives its server. There is nothing to free: all memory is in `ends`.
+ * direction: no connection holds up another, and memory is bounded. Where stdin ends, it ends, and
+ * where another server takes over, that begins with RESET. There is nothing to free: all memory is
+ * in `ends`.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -19,7 +20,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum kind { REPORT = 1, CONNECT, LISTEN, OPENED, FAILED, ACCEPTED, DATA, TAKEN, END, CLOSE };
+enum kind { REPORT = 1, CONNECT, LISTEN, OPENED, FAILED, ACCEPTED, DATA, TAKEN, END, CLOSE,
+            RESET };
 enum { WINDOW = 64 * 1024, PAYLOAD = 32 * 1024, MOST_ENDS = 128, BACKLOG = 128 };
 
 /* Ids with this bit are ours to give, for what we accept; those without are the server's. */
@@ -132,6 +134,11 @@ static void take(struct end *end, uint32_t id, int socket) {
 static void release(struct end *end) {
   close(end->socket);
   end->state = FREE;
+}
+
+static void release_all(void) {
+  for (struct end *end = ends; end < ends + MOST_ENDS; end++)
+    if (end->state != FREE) release(end);
 }
 
 static void lose(struct end *end) {
@@ -302,6 +309,9 @@ static void take_frame(void) {
       break;
     case CLOSE:
       if (end) release(end);
+      break;
+    case RESET:
+      release_all();
       break;
     default:
       exit(1);
