@@ -54,6 +54,7 @@ END = f"{SERVICES}.journal:Journal.end"
 END_ATTEMPT = f"{SERVICES}.journal:Journal.end_attempt"
 SWIFT = f"{SERVICES}.swift:Swift"
 CALL = "skybridge_server.contracts.http:HttpConversation.call"
+ADOPT = f"{SERVICES}.pool.adoption:Adoption.run"
 FIRE = f"{SERVICES}.firing:Firing.start"
 
 POINTS = {
@@ -83,5 +84,7 @@ POINTS = {
     "schedule noted": Point(f"{STORE}.schedules:SqliteSchedules.settle", after=True),
     "not recovered": Point(f"{SERVICES}.recovery:Recovery.run"),
     "recovered": Point(f"{SERVICES}.recovery:Recovery.run", after=True),
+    "instances not taken over": Point(ADOPT),
+    "instances taken over": Point(ADOPT, after=True),
 }
 """By name, as scripts/chaos prints it."""

@@ -105,7 +105,9 @@ class Instance(_message.Message):
 
     @_builtins.property
     def last_used_time(self) -> _timestamp_pb2.Timestamp:
-        """When it last took or ended an execution, or got ready; unset before."""
+        """When it last took or ended an execution, or got ready, for the first time or
+        for a server that took it over; unset before.
+        """
 
     def __init__(
         self,
