@@ -33,6 +33,7 @@ from skybridge_server.runtimes.base import Credentials, Runtime
 from skybridge_server.runtimes.docker_engine import DockerRuntime
 from skybridge_server.services import labels
 from skybridge_server.services.acceptance import Acceptance
+from skybridge_server.services.admission import Admission
 from skybridge_server.services.alarm import Alarm
 from skybridge_server.services.backlog import Backlog
 from skybridge_server.services.clock import SYSTEM_CLOCK, Clock
@@ -182,7 +183,8 @@ def wire(
     places = Places(slots, pool)
     revisions = KnownRevisions(repositories.revisions)
     backlog = Backlog(repositories.waiting, revisions, slots, registry, delays_alarm.wake)
-    acceptance = Acceptance(repositories, engines, places, registry, swift, backlog, clock)
+    admission = Admission(repositories.executions, registry, backlog, clock)
+    acceptance = Acceptance(repositories, engines, places, registry, swift, backlog, admission)
     recovery = Recovery(repositories, acceptance, backlog, retries, server_id)
     backlog.open(recovery.let_go_on)
     webhooks = Webhooks(bounds.webhook_hosts, PLACES)

@@ -27,6 +27,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="skybridge-chaos-") as folder:
         report = asyncio.run(chaos(Path(folder), seconds, seed))
         print(report)
+    if asked.long and report.not_crashed_at:
+        print("there was time to crash at every point, and not all were reached")
+        return 1
     return 0 if report.findings.good else 1
 
 

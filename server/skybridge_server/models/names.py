@@ -8,7 +8,6 @@ from __future__ import annotations
 import random
 import re
 import time
-import uuid
 from dataclasses import dataclass
 
 DEFAULT_NAMESPACE = "default"
@@ -80,4 +79,5 @@ def new_id() -> str:
     value = (milliseconds << 80) | _RANDOM.getrandbits(80)
     value = (value & ~(0xF << 76)) | (0x7 << 76)
     value = (value & ~(0x3 << 62)) | (0x2 << 62)
-    return str(uuid.UUID(int=value))
+    digits = f"{value:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

@@ -1,9 +1,9 @@
-"""Accepts executions: checks what is asked, stores it, and only then lets it run."""
+"""Accepts executions: checks what is asked, and finds out how it is to be stored and run."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -16,27 +16,24 @@ from skybridge_server.models.executions import (
     Failure,
     FailureReason,
     Lease,
-    Timings,
 )
 from skybridge_server.models.functions import Function, FunctionState, Revision
-from skybridge_server.models.journal import Event, StateChange
 from skybridge_server.models.names import ExecutionName, FunctionName, RevisionName, new_id
 from skybridge_server.models.requests import Request
 from skybridge_server.repositories.base import Repositories
 from skybridge_server.services import idempotency
 from skybridge_server.services.active import ActiveExecution
+from skybridge_server.services.admission import Admission
 from skybridge_server.services.backlog import HOLDING, Backlog, Claimed
 from skybridge_server.services.begun import Begun
 from skybridge_server.services.claims import Claims
-from skybridge_server.services.clock import Clock
 from skybridge_server.services.engines import Engines
 from skybridge_server.services.journal import Journal
-from skybridge_server.services.lease import taken
 from skybridge_server.services.places import Places
 from skybridge_server.services.registry import Registry
 from skybridge_server.services.requests import ExecutionRequest
 from skybridge_server.services.rules import check_contract_input
-from skybridge_server.services.slots import ANYWHERE, Ticket
+from skybridge_server.services.slots import Ticket
 from skybridge_server.services.swift import Finished, Swift
 from skybridge_server.services.violations import Violations
 
@@ -70,7 +67,7 @@ class Acceptance:
         registry: Registry,
         swift: Swift,
         backlog: Backlog,
-        clock: Clock,
+        admission: Admission,
     ) -> None:
         self._repositories = repositories
         self._engines = engines
@@ -78,11 +75,8 @@ class Acceptance:
         self._registry = registry
         self._swift = swift
         self._backlog = backlog
-        self._clock = clock
-        self._storing: set[asyncio.Task[None]] = set()
+        self._admission = admission
         self._claims: Claims[Finished | Accepted] = Claims()
-        self._storing_works = True
-        """False once one that had ended was refused, until the store takes one again."""
 
     async def accept(
         self,
@@ -94,8 +88,8 @@ class Acceptance:
         """Store and launch an execution, or find the one that the same request made before."""
 
         async def do() -> Accepted:
-            if request.start_time is not None and request.start_time > self._clock.now():
-                return await self._put_off(request, request.start_time)
+            if (due_time := self._admission.due_time(request)) is not None:
+                return await self._put_off(request, due_time)
             function, revision = await self._startable(request)
             if request.background:  # nobody waits for it here
                 position = self._backlog.line_up(function.uid, revision)
@@ -126,11 +120,14 @@ class Acceptance:
             self._claims.grant(key, result)
             return result
         finally:
-            if isinstance(result, Finished):
-                # Until then the store does not know of the request.
-                result.stored.add_done_callback(lambda _: self._claims.release(key))
-            else:
+            # Until it is stored, perhaps after its caller has left, the store knows of no request.
+            storing = (
+                result.stored if isinstance(result, Finished) else self._admission.storing(key)
+            )
+            if storing is None:
                 self._claims.release(key)
+            else:
+                storing.add_done_callback(lambda _: self._claims.release(key))
 
     def readmit(self, claimed: Claimed, revision: Revision) -> None:
         """Launch an execution that was accepted earlier: it waits for a place, or goes on.
@@ -177,7 +174,7 @@ class Acceptance:
         active = self._activate(execution, revision, ticket)
         active.disconnect_grace = disconnect_grace
         active.not_after = not_after
-        await self._store(active, request)
+        await self._admission.admit(active, request)
         return Accepted(active.name, active)
 
     async def _startable(self, request: ExecutionRequest) -> tuple[Function, Revision]:
@@ -250,17 +247,17 @@ class Acceptance:
         try:
             whole = await self._swift.collect(begun)
         except asyncio.CancelledError:
-            self._store_abandoned(self._taken_over(begun, not_after), request)
+            self._admission.admit_alone(self._taken_over(begun, not_after), request)
             raise
         if whole:
             return await self._conclude(begun)
         active = self._taken_over(begun, not_after)
-        await self._store(active, request)
+        await self._admission.admit(active, request)
         return Accepted(active.name, active)
 
     def _take(self, function_uid: str, revision: Revision) -> Ticket | None:
         """Take a place on an idle instance, where its execution can be stored at its end."""
-        recorded_later = self._storing_works and self._registry.launching
+        recorded_later = self._admission.storing_works and self._registry.launching
         if not recorded_later or self._registry.followed:
             return None
         return self._places.take(function_uid, revision)
@@ -286,7 +283,7 @@ class Acceptance:
         try:
             return await self._swift.conclude(begun)
         except StorageError:
-            self._storing_works = False
+            self._admission.storing_works = False
             raise
 
     def _taken_over(self, begun: Begun, not_after: datetime | None) -> ActiveExecution:
@@ -299,61 +296,6 @@ class Acceptance:
         active.not_after = not_after
         return active
 
-    # -- executions that are stored first -------------------------------------------------------
-
-    async def _store(self, active: ActiveExecution, request: ExecutionRequest) -> None:
-        storing = self._begin(self._store_and_launch(active, request))
-        try:
-            await asyncio.shield(storing)
-        except asyncio.CancelledError:
-            storing.add_done_callback(lambda _: active.leave_alone(active.not_after))
-            raise
-
-    def _store_abandoned(self, active: ActiveExecution, request: ExecutionRequest) -> None:
-        """Store an execution whose caller has left already."""
-        storing = self._begin(self._store_and_launch(active, request))
-        storing.add_done_callback(lambda _: active.leave_alone(active.not_after))
-
-    def _begin(self, storing: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Store something, to the end: what is on disk must not be left lying."""
-        task = asyncio.create_task(storing)
-        self._storing.add(task)
-        task.add_done_callback(self._storing.discard)
-        return task
-
-    async def _store_and_launch(self, active: ActiveExecution, request: ExecutionRequest) -> None:
-        execution, events = active.journal.open(**self._facts(active))
-        record = idempotency.record(request.key, resource=execution.name.execution)
-        self._registry.expect(active)
-        try:
-            # Checked again, in one with the write: it may be deleted by now.
-            await self._repositories.executions.add(
-                execution, request.input, events, record, check_function=True
-            )
-        except BaseException:
-            self._registry.forget(active)
-            active.ticket.release()
-            if active.begun is not None:
-                active.begun.give_up()
-            raise
-        self._storing_works = True
-        active.journal.stored(events)
-        if active.ticket.turn.is_set() and active.ticket.seat is not ANYWHERE:
-            active.input = request.input  # it runs now: the store need not be asked for it
-        self._registry.launch(active)
-
-    def _facts(self, active: ActiveExecution) -> dict[str, Any]:
-        """Return what is new since its acceptance of an execution that has begun."""
-        begun = active.begun
-        if begun is None:
-            return {}
-        return {
-            "start_time": begun.start_time,
-            "timings": Timings(queue=timedelta(0)),
-            "instance": begun.instance.name.instance,
-            "lease": taken(active, self._registry.server_id),
-        }
-
     # -- executions that wait in the store ------------------------------------------------------
 
     async def _put_off(self, request: ExecutionRequest, due_time: datetime) -> Accepted:
@@ -362,12 +304,7 @@ class Acceptance:
         execution = _new_execution(
             request, function, due_time=due_time, not_before=due_time, last_sequence=1
         )
-
-        async def store() -> None:
-            await self._store_alone(execution, request)
-            self._backlog.put_off()
-
-        await asyncio.shield(self._begin(store()))
+        await self._admission.put_off(execution, request)
         return Accepted(execution.name, None, execution)
 
     async def _line_up(
@@ -375,26 +312,8 @@ class Acceptance:
     ) -> Accepted:
         """Store an execution that waits behind others of its function."""
         execution = _new_execution(request, function, position=position, last_sequence=1)
-
-        async def store() -> None:
-            try:
-                await self._store_alone(execution, request)
-            except BaseException:
-                self._backlog.withdraw(function.uid)
-                raise
-            self._storing_works = True
-            self._backlog.stored(function.uid)
-
-        await asyncio.shield(self._begin(store()))
+        await self._admission.line_up(execution, request)
         return Accepted(execution.name, None, execution)
-
-    async def _store_alone(self, execution: Execution, request: ExecutionRequest) -> None:
-        """Store an execution of which nothing stays in memory."""
-        record = idempotency.record(request.key, resource=execution.name.execution)
-        first_event = Event(1, execution.create_time, StateChange(execution.state))
-        await self._repositories.executions.add(
-            execution, request.input, [first_event], record, check_function=True
-        )
 
 
 def _new_execution(request: ExecutionRequest, function: Function, **fields: Any) -> Execution:

@@ -134,10 +134,16 @@ class Lane:
         """How many more may run, as far as this function goes."""
         return max(self.max_running - len(self.running), 0)
 
-    def limit(self, most: int, number: int) -> None:
-        """Let as many run as the one with a number says, unless others came after it."""
-        if number >= self.latest:
-            self.max_running, self.latest = most, number
+    def limit(self, most: int, number: int) -> bool:
+        """Let as many run as the one with a number says, unless others came after it.
+
+        True if that opened places.
+        """
+        if number < self.latest:
+            return False
+        opened = most > self.max_running
+        self.max_running, self.latest = most, number
+        return opened
 
     def enter(self, ticket: Ticket) -> None:
         if self.stored:
@@ -262,9 +268,8 @@ class Slots:
         """Return the lane of one that comes, and its number."""
         lane = self._lanes.get(function_uid) or Lane(function_uid)
         number = next(self._numbers)
-        # A new revision may have changed it, and so opened places for those that wait.
-        lane.limit(_most_running(scaling, self._max_running), number)
-        self._serve(lane)
+        if lane.limit(_most_running(scaling, self._max_running), number):
+            self._serve(lane)  # those that wait come before this one
         return lane, number
 
     def resume(self, function_uid: str, scaling: Scaling) -> Ticket:

@@ -215,6 +215,20 @@ async def test_a_repeat_that_leaves_does_not_cancel_for_the_first(world: World) 
     assert (await first).state is S.SUCCEEDED
 
 
+async def test_a_repeat_waits_while_the_first_is_stored_for_nobody(world: World) -> None:
+    await world.deployed(program=sleep)
+    release = world.disk.hold("add")
+    first = asyncio.create_task(world.execute(key=key()))
+    await settle()
+    first.cancel()
+    await settle()
+    repeat = asyncio.create_task(world.execute(key=key()))
+    await settle()
+    assert world.services.system.info().running_executions == 1
+    release.set()
+    assert (await repeat).name == await only(world)
+
+
 # -- callers that leave -------------------------------------------------------------------------
 
 
@@ -435,9 +449,11 @@ async def test_ended_executions_leave_nothing_in_memory() -> None:
             stop_all(world)
         await world.idle()
         registry, acceptance = world.services.registry, world.services.executions._acceptance
+        places, admission = acceptance._places, acceptance._admission
         for kept in (registry._active, registry._tasks, registry._owned, registry._listeners):
             assert not kept
-        assert (acceptance._storing, acceptance._places._slots._lanes) == (set(), {})
+        assert (admission._storing, places._slots._lanes) == ({}, {})
+        assert not acceptance._claims._claims
         assert not world.journals_in_memory()
         assert len(asyncio.all_tasks()) < 5
 
