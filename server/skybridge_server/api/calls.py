@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import re
 import time
@@ -21,6 +22,7 @@ from skybridge_server.api.prometheus import CallMetrics
 
 REQUEST_ID_KEY = "x-request-id"
 _RANDOM = random.Random()  # noqa: S311 - seeded by the kernel; ids of requests are no secret
+os.register_at_fork(after_in_child=_RANDOM.seed)
 _REQUEST_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"

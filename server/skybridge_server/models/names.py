@@ -5,6 +5,7 @@ Namespaces are not resources of their own: one exists as soon as a name mentions
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import time
@@ -16,6 +17,7 @@ ID_RULE = "must have 1 to 63 characters of a-z 0-9 -, start with a letter and no
 
 _RANDOM = random.Random()  # noqa: S311 - seeded by the kernel; ids are unique, not secret
 """Asking the kernel for each id would let go of the interpreter's lock, for a whole time slice."""
+os.register_at_fork(after_in_child=_RANDOM.seed)
 
 
 @dataclass(frozen=True, slots=True, order=True)

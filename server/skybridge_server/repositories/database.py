@@ -70,7 +70,7 @@ def connect_to(path: Path) -> SqliteDatabase:
             ("wal_autocheckpoint", 4000),  # pages of 4 KiB
             ("journal_size_limit", 64 * MIB),
             # KiB for each thread: few pages are hot, and the system's own cache has the others.
-            ("cache_size", -4 * 1024),
+            ("cache_size", -1024),
         ),
     )
 
