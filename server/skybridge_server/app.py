@@ -34,6 +34,7 @@ from skybridge_server.runtimes.docker_engine import DockerRuntime
 from skybridge_server.services import labels
 from skybridge_server.services.acceptance import Acceptance
 from skybridge_server.services.admission import Admission
+from skybridge_server.services.ahead import Ahead
 from skybridge_server.services.alarm import Alarm
 from skybridge_server.services.backlog import Backlog
 from skybridge_server.services.clock import SYSTEM_CLOCK, Clock
@@ -62,6 +63,7 @@ from skybridge_server.services.registry import Registry
 from skybridge_server.services.retention import RetentionService
 from skybridge_server.services.retries import Retries
 from skybridge_server.services.revisions import KnownRevisions
+from skybridge_server.services.runners import Runners
 from skybridge_server.services.scheduler import Scheduler
 from skybridge_server.services.schedules import ScheduleService
 from skybridge_server.services.shutdown import Shutdown
@@ -103,6 +105,7 @@ class Services:
     webhooks: Webhooks
     instances: InstanceService
     pool: Pool
+    ahead: Ahead
 
 
 def runtimes(settings: Settings, server_id: str = "") -> dict[str, Runtime]:
@@ -166,19 +169,13 @@ def wire(
     most = Cost(bounds.max_instances, bounds.instance_memory_bytes, bounds.instance_cpu_millis)
     launcher = launcher or ContainerLauncher(engines, server_id, Marks.none())
     pool = Pool(slots, launcher, most)
-    telemetry = Telemetry(registry_of_metrics, slots, pool)
+    ahead = Ahead(engines, server_id)
+    telemetry = Telemetry(registry_of_metrics, slots, pool, ahead)
     retries = Retries(clock)
     delays_alarm = Alarm("delayed executions", clock)
     deliveries_alarm = Alarm("deliveries", clock)
-    registry = Registry(
-        repositories.executions,
-        engines,
-        telemetry,
-        retries,
-        server_id,
-        delays_alarm.wake,
-        deliveries_alarm.wake,
-    )
+    runners = Runners(engines, repositories.executions, retries, ahead, server_id)
+    registry = Registry(runners, telemetry, delays_alarm.wake, deliveries_alarm.wake)
     swift = Swift(repositories.executions, telemetry)
     places = Places(slots, pool)
     revisions = KnownRevisions(repositories.revisions)
@@ -197,7 +194,7 @@ def wire(
     executions = ExecutionService(
         repositories.executions, acceptance, registry, watching, logs, engines, backlog
     )
-    instances = InstanceService(repositories, pool, registry)
+    instances = InstanceService(repositories, pool, ahead, registry)
     functions = FunctionService(repositories, executions, instances)
     pulled_images = PulledImages(repositories.images, engines)
     firing = Firing(repositories.requests, acceptance, executions)
@@ -218,6 +215,7 @@ def wire(
         sweeper=Sweeper(
             registry,
             pool,
+            ahead,
             Adoption(repositories, engines, pool, launcher.marks, server_id),
             engines,
             server_id,
@@ -231,6 +229,7 @@ def wire(
         webhooks=webhooks,
         instances=instances,
         pool=pool,
+        ahead=ahead,
     )
 
 

@@ -198,7 +198,7 @@ async def test_a_sweep_spares_those_in_use() -> None:
     try:
         await runtime.warm_up()
         nothing: Any = SimpleNamespace(owns=lambda _: False)
-        sweeper = Sweeper(nothing, nothing, NothingLeft(), engines, server_id)
+        sweeper = Sweeper(nothing, nothing, nothing, NothingLeft(), engines, server_id)
         assert await sweeper.sweep() == 0
         with leftover(server_id) as gone:
             assert await sweeper.sweep() == 1

@@ -7,7 +7,7 @@ import socket
 import uuid
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 
@@ -322,6 +322,11 @@ class FakeContainers:
         await self._gate.pass_through("attach")
         return FakeAttachment(self.get(container_id).process)
 
+    async def rename(self, container_id: str, name: str) -> None:
+        await self._gate.pass_through("rename")
+        container = self.get(container_id)
+        container.spec = replace(container.spec, name=name)
+
     async def start(self, container_id: str) -> None:
         await self._gate.pass_through("start")
         container = self.get(container_id)
@@ -413,7 +418,8 @@ class FakeContainers:
 
     def _tell(self, container: FakeContainer, *, removed: bool) -> None:
         for queue in self._listeners:
-            queue.put_nowait(ContainerEnd(container.id, container.spec.labels, removed=removed))
+            spec = container.spec
+            queue.put_nowait(ContainerEnd(container.id, spec.name, spec.labels, removed))
 
     def network(self, container_id: str) -> FakeNetwork:
         container = self.get(container_id)
@@ -503,9 +509,9 @@ class FakeRuntime:
 class Gate:
     """What every method goes through: it may be held, fail, or find the engine away.
 
-    Methods are named `get_image`, `pull`, `create`, `attach`, `start`, `inspect`, `logs`, `wait`,
-    `signal`, `remove`, `list`, `check`, `container_ends`, `connect`, `listen`, `adopt`, `pause` and
-    `unpause`.
+    Methods are named `get_image`, `pull`, `create`, `attach`, `rename`, `start`, `inspect`, `logs`,
+    `wait`, `signal`, `remove`, `list`, `check`, `container_ends`, `connect`, `listen`, `adopt`,
+    `pause` and `unpause`.
     """
 
     def __init__(self) -> None:

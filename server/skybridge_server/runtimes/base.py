@@ -117,6 +117,8 @@ class ContainerSpec:
     stop_grace: timedelta
     reachable: bool = False
     """Whether the server will connect to its ports, or listen on some: see SupportsPorts."""
+    ahead: bool = False
+    """Whether it is started later: its creation may take longer where that shortens its start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +170,7 @@ class ContainerEnd:
     """Something that happened to a container: it ended, or was removed."""
 
     id: str
+    name: str
     labels: Mapping[str, str]
     """Those of the container; an engine may add others."""
     removed: bool
@@ -242,6 +245,10 @@ class Containers(Protocol):
 
     async def attach(self, container_id: str) -> Attachment:
         """Connect to a container; before its start, so that no byte is missed."""
+        ...
+
+    async def rename(self, container_id: str, name: str) -> None:
+        """Give a container that was created another name."""
         ...
 
     async def start(self, container_id: str) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Protocol
 
 import structlog
 
@@ -15,18 +17,47 @@ from skybridge_server.models.names import FunctionName, InstanceName, RevisionNa
 from skybridge_server.models.paging import Page, PageRequest
 from skybridge_server.models.shutdown import ShutdownPolicy
 from skybridge_server.repositories.base import Repositories
+from skybridge_server.services.ahead import Ahead
 from skybridge_server.services.pool.pool import Pool
 from skybridge_server.services.registry import Registry
 
 log = structlog.get_logger(__name__)
 
 
-class InstanceService:
-    """All instances of one server."""
+class Keeper(Protocol):
+    """Keeps containers of functions, of some kind. Functions are told by their uid."""
 
-    def __init__(self, repositories: Repositories, pool: Pool, registry: Registry) -> None:
+    async def warm(self, function_uid: str, revision: Revision) -> None:
+        """Make what a revision is to have ahead, and wait for it. FailedPreconditionError."""
+        ...
+
+    def dismiss(self, function_uid: str, revision: Revision) -> None:
+        """Remove what was made ahead for a revision, unless it was activated."""
+        ...
+
+    def activate(self, function_uid: str, revision: Revision) -> None:
+        """Keep what is of this revision, and of no other of the function."""
+        ...
+
+    def drain(self, function_uid: str) -> None:
+        """Keep nothing of a function."""
+        ...
+
+    def forget(self, function_uid: str) -> None:
+        """Keep nothing of a function that exists no more."""
+        ...
+
+
+class InstanceService:
+    """All instances of one server, and what is created ahead of executions that have none."""
+
+    def __init__(
+        self, repositories: Repositories, pool: Pool, ahead: Ahead, registry: Registry
+    ) -> None:
         self._repositories = repositories
         self._pool = pool
+        self._ahead = ahead
+        self._keepers: tuple[Keeper, ...] = (pool, ahead)
         self._registry = registry
         self._in_turn = asyncio.Lock()
         self._restoring: asyncio.Task[None] | None = None
@@ -38,35 +69,44 @@ class InstanceService:
         self._restoring = asyncio.create_task(self._restore())
 
     async def close(self, policy: ShutdownPolicy = ShutdownPolicy.CANCEL) -> None:
-        """Remove all instances, or hand those that do nothing over to the next start."""
+        """Remove all of it, or hand instances that do nothing over to the next start."""
         if self._restoring is not None:
             self._restoring.cancel()
             await asyncio.gather(self._restoring, return_exceptions=True)
-        await self._pool.close(leave=policy is ShutdownPolicy.HANDOVER)
+        leave = policy is ShutdownPolicy.HANDOVER
+        await asyncio.gather(self._pool.close(leave=leave), self._ahead.close())
 
     async def warm(self, function: Function, revision: Revision) -> None:
         """Start what a revision is to have ahead, and wait for it. FailedPreconditionError."""
         if function.state is not FunctionState.DISABLED:
-            await self._pool.warm(function.uid, revision)
+            for keeper in self._keepers:
+                await keeper.warm(function.uid, revision)
 
     def dismiss(self, function: Function, revision: Revision) -> None:
         """Remove what was started ahead for a revision, unless it was activated."""
-        self._pool.dismiss(function.uid, revision)
+        for keeper in self._keepers:
+            keeper.dismiss(function.uid, revision)
 
     async def follow(self, name: FunctionName, uid: str) -> None:
         """Keep instances of what executions of a function run now, and of nothing else."""
         async with self._in_turn:  # what is read last is also said last
-            try:
-                function = await self._repositories.functions.get(name)
-                if function.uid != uid:
-                    self._pool.forget(uid)
-                elif function.state is FunctionState.ACTIVE:
-                    active = RevisionName(name, function.active_revision)
-                    self._pool.activate(uid, await self._repositories.revisions.get(active))
-                else:
-                    self._pool.drain(uid)
-            except NotFoundError:
-                self._pool.forget(uid)
+            change = await self._change(name, uid)
+            for keeper in self._keepers:
+                change(keeper)
+
+    async def _change(self, name: FunctionName, uid: str) -> Callable[[Keeper], None]:
+        """Return what those who keep something of a function are to do now."""
+        try:
+            function = await self._repositories.functions.get(name)
+            if function.uid != uid:
+                return lambda keeper: keeper.forget(uid)
+            if function.state is not FunctionState.ACTIVE:
+                return lambda keeper: keeper.drain(uid)
+            active = RevisionName(name, function.active_revision)
+            revision = await self._repositories.revisions.get(active)
+        except NotFoundError:
+            return lambda keeper: keeper.forget(uid)
+        return lambda keeper: keeper.activate(uid, revision)
 
     async def _restore(self) -> None:
         try:

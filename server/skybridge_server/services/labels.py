@@ -12,6 +12,7 @@ FUNCTION = "skybridge.function"
 REVISION = "skybridge.revision"
 EXECUTION = "skybridge.execution"
 INSTANCE = "skybridge.instance"
+AHEAD = "skybridge.ahead"
 ROLE = "skybridge.role"
 
 
@@ -30,6 +31,16 @@ def of_execution(server_id: str, execution: Execution) -> dict[str, str]:
         FUNCTION: str(execution.function),
         REVISION: str(execution.revision),
         EXECUTION: str(execution.name),
+    }
+
+
+def of_ahead(server_id: str, revision: RevisionName, id_: str) -> dict[str, str]:
+    """Return the labels of a container that an execution may take; they stay when it does."""
+    return {
+        SERVER: server_id,
+        FUNCTION: str(revision.function),
+        REVISION: str(revision.number),
+        AHEAD: id_,
     }
 
 

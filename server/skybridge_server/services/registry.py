@@ -15,13 +15,13 @@ from skybridge_server.models.destinations import NO_DESTINATIONS
 from skybridge_server.models.executions import ExecutionState, FailureReason
 from skybridge_server.models.names import ExecutionName, FunctionName
 from skybridge_server.models.shutdown import ShutdownPolicy
-from skybridge_server.repositories.base import ExecutionRepository
+from skybridge_server.runtimes.base import ContainerEnd, ContainerRecord
+from skybridge_server.services import labels
 from skybridge_server.services.active import ActiveExecution
-from skybridge_server.services.engines import Engines
 from skybridge_server.services.launches import Launches
-from skybridge_server.services.pool.warm_runner import WarmRunner
-from skybridge_server.services.retries import Retries, is_dead_letter
+from skybridge_server.services.retries import is_dead_letter
 from skybridge_server.services.runner import Runner
+from skybridge_server.services.runners import Runners
 from skybridge_server.services.supervisor import KILL_PATIENCE
 from skybridge_server.services.telemetry import Telemetry
 
@@ -36,11 +36,8 @@ class Registry:
 
     def __init__(
         self,
-        executions: ExecutionRepository,
-        engines: Engines,
+        runners: Runners,
         telemetry: Telemetry,
-        retries: Retries,
-        server_id: str,
         on_delay: Callable[[], None],
         on_delivery: Callable[[], None],
     ) -> None:
@@ -48,16 +45,15 @@ class Registry:
 
         `on_delivery`: called when somebody may have to be told of an end.
         """
-        self._executions = executions
-        self._engines = engines
+        self._runners = runners
         self._telemetry = telemetry
-        self._retries = retries
-        self.server_id = server_id
+        self.server_id = runners.server_id
         self._on_delay = on_delay
         self._on_delivery = on_delivery
         self._active: dict[ExecutionName, ActiveExecution] = {}
         self._tasks: dict[ExecutionName, asyncio.Task[None]] = {}
         self._owned: dict[str, ExecutionName] = {}
+        """By the names of their containers."""
         self._listeners: set[Launches] = set()
         self._arrivals: defaultdict[ExecutionName, set[asyncio.Event]] = defaultdict(set)
         self._hanging_up = False
@@ -71,16 +67,19 @@ class Registry:
         """Return what stands in memory of an execution; None once it has ended."""
         return self._active.get(name)
 
-    def owns(self, execution: str) -> bool:
-        """Tell whether the container of an execution, by its name, may still be needed."""
-        return execution in self._owned
+    def owns(self, container: ContainerRecord | ContainerEnd) -> bool:
+        """Tell whether an execution may still need a container."""
+        # One that was made ahead may have been seen under the name that it had before.
+        return container.name in self._owned or any(
+            active.container_id == container.id for active in self
+        )
 
-    def container_ended(self, execution: str, container_id: str) -> None:
-        """Hear from an engine that the container of an execution, by its name, has ended."""
-        name = self._owned.get(execution)
+    def container_ended(self, end: ContainerEnd) -> None:
+        """Hear from an engine that a container has ended."""
+        name = self._owned.get(end.name)
         active = None if name is None else self._active.get(name)
         if active is not None:
-            active.container_ended(container_id)
+            active.container_ended(end.id)
 
     @contextmanager
     def launches(self, function: FunctionName) -> Iterator[Launches]:
@@ -133,21 +132,20 @@ class Registry:
         """
         if self._closing:
             return
-        warm = active.revision.spec.contract.kind.warm
-        kind = WarmRunner if warm else Runner
         if self._hanging_up:
             active.disconnect_grace = None
-        runner = kind(active, self._engines, self._executions, self._retries, self.server_id)
+        runner = self._runners.of(active)
         self._active[active.name] = active
-        if not warm:
-            self._owned[str(active.name)] = active.name
-        self._tasks[active.name] = asyncio.create_task(self._run(active, runner))
+        container = labels.container_name(active.journal.execution)
+        if not active.revision.spec.contract.kind.warm:
+            self._owned[container] = active.name
+        self._tasks[active.name] = asyncio.create_task(self._run(active, runner, container))
         for listener in self._listeners:
             listener.add(active)
         for arrived in self._arrivals.get(active.name, ()):
             arrived.set()
 
-    async def _run(self, active: ActiveExecution, runner: Runner) -> None:
+    async def _run(self, active: ActiveExecution, runner: Runner, container: str) -> None:
         try:
             await runner.run()
             self._note_end(active)
@@ -164,8 +162,8 @@ class Registry:
             finally:
                 if self._tasks[active.name] is asyncio.current_task():  # else the next attempt's
                     del self._tasks[active.name]
-                    if not active.handed_over:  # else its container stays
-                        self._owned.pop(str(active.name), None)
+                if not active.handed_over:  # else its container stays
+                    self._owned.pop(container, None)
 
     def _note_end(self, active: ActiveExecution) -> None:
         execution = active.journal.execution

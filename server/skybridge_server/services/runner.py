@@ -43,6 +43,8 @@ from skybridge_server.runtimes.base import (
 from skybridge_server.services import labels, outcome
 from skybridge_server.services.active import ActiveExecution
 from skybridge_server.services.adoption import replay, why_lost
+from skybridge_server.services.ahead import Ahead
+from skybridge_server.services.container_specs import spec_of
 from skybridge_server.services.engines import Engines
 from skybridge_server.services.lease import taken
 from skybridge_server.services.outcome import Outcome
@@ -73,6 +75,7 @@ class Runner:
         engines: Engines,
         executions: ExecutionRepository,
         retries: Retries,
+        ahead: Ahead,
         server_id: str,
     ) -> None:
         self._active = active
@@ -80,9 +83,10 @@ class Runner:
         self._runtime = engines.get(active.revision.spec.runtime)
         self._executions = executions
         self._retries = retries
+        self._ahead = ahead
         self._server_id = server_id
         self._spec = active.revision.spec
-        self._supervisor = Supervisor(active, self._runtime, server_id)
+        self._supervisor = Supervisor(active, self._runtime)
         self._timings = active.journal.execution.timings
         self._engine_error: RuntimeUnavailableError | None = None
         self._give_up_at: float | None = None
@@ -161,7 +165,10 @@ class Runner:
         if self._active.stopping.is_set():
             raise StoppedError
         if container is not None:
-            await self._runtime.containers.remove(container.id)
+            self._active.container_id = container.id
+        if self._active.container_id:  # one that was taken may not have its name yet
+            await self._runtime.containers.remove(self._active.container_id)
+            self._active.container_id = ""
         return await self._begin()
 
     async def _adopt(self, container: ContainerState) -> Outcome:
@@ -283,16 +290,29 @@ class Runner:
         )
 
     async def _create_and_start(self, input_: bytes | None) -> Attachment:
+        active, containers = self._active, self._runtime.containers
+        uid = active.journal.execution.function_uid
+        active.container_id = self._ahead.take(uid, active.revision)
         while True:
             try:
-                return await self._try_to_start(input_)
+                if active.container_id:
+                    with self._ahead.doubting(uid, active.revision):
+                        return await self._start_made_ahead(input_)
+                active.container_id = await containers.create(self._container_spec(input_ or b""))
+                return await self._start_container(input_)
             except StaleContainerError as error:
                 log.info("container created anew", detail=error.message)
-                await self._runtime.containers.remove(self._active.container_id)
+                await containers.remove(active.container_id)
+                active.container_id = ""
 
-    async def _try_to_start(self, input_: bytes | None) -> Attachment:
+    async def _start_made_ahead(self, input_: bytes | None) -> Attachment:
+        # By its name it is found again; before that, nobody has started it.
+        name = labels.container_name(self._active.journal.execution)
+        await self._runtime.containers.rename(self._active.container_id, name)
+        return await self._start_container(input_)
+
+    async def _start_container(self, input_: bytes | None) -> Attachment:
         containers = self._runtime.containers
-        self._active.container_id = await containers.create(self._container_spec(input_ or b""))
         attachment = await containers.attach(self._active.container_id)
         try:
             # What the store has as QUEUED has never run, and nobody else may run it from here on.
@@ -345,20 +365,13 @@ class Runner:
                     await each
 
     def _container_spec(self, input_: bytes) -> ContainerSpec:
-        execution, spec = self._active.journal.execution, self._spec
+        execution = self._active.journal.execution
         deadline = datetime.now(UTC) + time_limit(self._active).length
-        return ContainerSpec(
-            name=labels.container_name(execution),
-            image_id=self._active.revision.image_id,
-            command=spec.command,
-            args=spec.args,
-            env=stdio.environment(spec, execution, input_, deadline),
-            labels=labels.of_execution(self._server_id, execution),
-            working_dir=spec.working_dir,
-            resources=spec.resources,
-            network=spec.network,
-            isolation=spec.isolation,
-            stop_grace=spec.timeouts.shutdown_grace,
+        return spec_of(
+            self._active.revision,
+            labels.container_name(execution),
+            stdio.environment(self._spec, execution, input_, deadline),
+            labels.of_execution(self._server_id, execution),
         )
 
     # -- the end --------------------------------------------------------------------------------
@@ -412,3 +425,4 @@ class Runner:
             with contextlib.suppress(SkybridgeError):
                 await self._runtime.containers.remove(self._active.container_id)
                 self._active.container_id = ""
+            self._ahead.fill()

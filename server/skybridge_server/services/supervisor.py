@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Protocol
 
 from skybridge_server.errors import (
-    ContainerGoneError,
     OutputLostError,
     RuntimeUnavailableError,
     SkybridgeError,
@@ -18,7 +17,7 @@ from skybridge_server.errors import (
 from skybridge_server.models.executions import Usage
 from skybridge_server.models.journal import GapReason, OutputStream
 from skybridge_server.runtimes.base import Exit, Runtime, SupportsUsage
-from skybridge_server.services import labels, outcome
+from skybridge_server.services import outcome
 from skybridge_server.services.active import ActiveExecution
 from skybridge_server.services.outcome import Outcome
 from skybridge_server.services.time_limit import time_left, time_limit
@@ -45,10 +44,9 @@ class OutputSource(Protocol):
 class Supervisor:
     """Stays with one process to its end."""
 
-    def __init__(self, active: ActiveExecution, runtime: Runtime, server_id: str) -> None:
+    def __init__(self, active: ActiveExecution, runtime: Runtime) -> None:
         self._active = active
         self._runtime = runtime
-        self._server_id = server_id
         self._spec = active.revision.spec
         self.usage = Usage()
         """What the process has used, as far as it was seen."""
@@ -143,14 +141,13 @@ class Supervisor:
     async def _look_for_outside_hands(self, ended: Exit) -> None:
         """Tell a process that was killed from a container that was removed, or an engine stopped.
 
-        All of them kill the process first, so the exit code alone does not tell.
+        All of them kill the process first, so the exit code alone does not tell. Raises
+        ContainerGoneError or RuntimeUnavailableError.
         """
         if ended.code != KILLED or ended.oom_killed or self.usage.oom_killed:
             return
         await asyncio.sleep(REMOVAL_PATIENCE)
-        mine = labels.of_execution(self._server_id, self._active.journal.execution)
-        if not await self._runtime.containers.list(mine):
-            raise ContainerGoneError(self._active.container_id)
+        await self._runtime.containers.inspect(self._active.container_id)
 
     # -- stopping it ----------------------------------------------------------------------------
 

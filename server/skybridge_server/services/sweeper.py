@@ -16,6 +16,7 @@ from skybridge_server.runtimes.base import (
     SupportsEvents,
 )
 from skybridge_server.services import labels
+from skybridge_server.services.ahead import Ahead
 from skybridge_server.services.engines import Engines
 from skybridge_server.services.pool.pool import Pool
 from skybridge_server.services.registry import Registry
@@ -40,10 +41,17 @@ class Sweeper:
     """Goes over the engines now and then, and listens to them."""
 
     def __init__(
-        self, registry: Registry, pool: Pool, adopting: Adopting, engines: Engines, server_id: str
+        self,
+        registry: Registry,
+        pool: Pool,
+        ahead: Ahead,
+        adopting: Adopting,
+        engines: Engines,
+        server_id: str,
     ) -> None:
         self._registry = registry
         self._pool = pool
+        self._ahead = ahead
         self._adopting = adopting
         self._engines = engines
         self._server_id = server_id
@@ -64,7 +72,7 @@ class Sweeper:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def sweep(self) -> int:
-        """Remove our containers whose execution or instance has ended; return how many."""
+        """Remove our containers that nobody needs any more; return how many."""
         ready = [status.name for status in self._engines.status() if status.ready]
         return sum([await self._sweep_engine(name) for name in ready])
 
@@ -93,9 +101,11 @@ class Sweeper:
         return sum([await _remove(containers, record) for record in unknown])
 
     def _known(self, container: ContainerRecord | ContainerEnd) -> bool:
-        execution = container.labels.get(labels.EXECUTION, "")
         instance = container.labels.get(labels.INSTANCE, "")
-        return self._registry.owns(execution) or self._pool.owns(instance)
+        ahead = container.labels.get(labels.AHEAD, "")
+        return (
+            self._registry.owns(container) or self._pool.owns(instance) or self._ahead.owns(ahead)
+        )
 
     # -- listening ------------------------------------------------------------------------------
 
@@ -122,9 +132,10 @@ class Sweeper:
                 self._hear(end)
 
     def _hear(self, end: ContainerEnd) -> None:
-        execution = end.labels.get(labels.EXECUTION, "")
-        self._registry.container_ended(execution, end.id)
-        if not end.removed and not self._known(end):
+        self._registry.container_ended(end)
+        if end.removed:
+            self._ahead.container_gone(end.id)
+        elif not self._known(end):
             self._due.set()
 
 

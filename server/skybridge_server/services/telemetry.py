@@ -14,6 +14,7 @@ from skybridge_server.models.destinations import Delivery, DeliveryState
 from skybridge_server.models.executions import Execution, ExecutionState, FailureReason
 from skybridge_server.models.instances import InstanceState
 from skybridge_server.models.names import FunctionName
+from skybridge_server.services.ahead import Ahead
 from skybridge_server.services.pool.pool import Pool
 from skybridge_server.services.slots import Slots
 
@@ -29,7 +30,7 @@ _OUTCOMES = {
 class Telemetry:
     """The metrics of executions."""
 
-    def __init__(self, registry: CollectorRegistry, slots: Slots, pool: Pool) -> None:
+    def __init__(self, registry: CollectorRegistry, slots: Slots, pool: Pool, ahead: Ahead) -> None:
         self._executions = Counter(
             "skybridge_executions",
             "Executions that have ended.",
@@ -89,7 +90,13 @@ class Telemetry:
         )
         for state in InstanceState:
             instances.labels(state.name).set_function(partial(_count, pool, state))
-        registry.register(_PoolCounts(pool))
+        created = Gauge(
+            "skybridge_containers_ahead",
+            "Containers that are created ahead, and that no execution has taken.",
+            registry=registry,
+        )
+        created.set_function(lambda: len(ahead))
+        registry.register(_KeptCounts(pool, ahead))
 
     def ended(self, execution: Execution) -> None:
         """Count an execution that has ended."""
@@ -150,11 +157,12 @@ def _count(pool: Pool, state: InstanceState) -> float:
     return sum(instance.state is state for instance in pool)
 
 
-class _PoolCounts(Collector):
-    """What the pool counts by itself."""
+class _KeptCounts(Collector):
+    """What those who keep containers count by themselves."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, ahead: Ahead) -> None:
         self._pool = pool
+        self._ahead = ahead
 
     def collect(self) -> Iterator[CounterMetricFamily]:
         yield CounterMetricFamily(
@@ -164,4 +172,14 @@ class _PoolCounts(Collector):
             "skybridge_instance_evictions",
             "Idle instances that made room for another function.",
             self._pool.evictions,
+        )
+        yield CounterMetricFamily(
+            "skybridge_containers_ahead_taken",
+            "Executions that took a container which was created ahead.",
+            self._ahead.taken,
+        )
+        yield CounterMetricFamily(
+            "skybridge_containers_ahead_missed",
+            "Executions that were to find one, and found none.",
+            self._ahead.missed,
         )

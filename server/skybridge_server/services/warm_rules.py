@@ -20,6 +20,7 @@ from skybridge_server.models.functions import (
 from skybridge_server.services.limits import Limits
 from skybridge_server.services.violations import Violations, check_between
 
+MAX_INSTANCES = 1000
 MAX_PATH_LENGTH = 2048
 MAX_CONTENT_TYPE_LENGTH = 255
 MAX_HEADERS = 64
@@ -62,6 +63,7 @@ def check(spec: FunctionSpec, limits: Limits, prefix: str, wrong: Violations) ->
         _check_room(spec, limits, f"{prefix}.resources", wrong)
     else:
         _check_not_warm(spec, prefix, wrong)
+        _check_ahead(spec, limits, prefix, wrong)
 
 
 def check_envelope(envelope: Envelope, prefix: str, wrong: Violations) -> None:
@@ -130,7 +132,6 @@ def _check_not_http(contract: Contract, prefix: str, wrong: Violations) -> None:
 def _check_not_warm(spec: FunctionSpec, prefix: str, wrong: Violations) -> None:
     usual = Scaling()
     for name in (
-        "min_instances",
         "max_instances",
         "instance_concurrency",
         "max_executions_per_instance",
@@ -145,20 +146,36 @@ def _check_not_warm(spec: FunctionSpec, prefix: str, wrong: Violations) -> None:
         wrong.add(f"{prefix}.durability", _NEEDS_WARM)
 
 
+def _check_ahead(spec: FunctionSpec, limits: Limits, prefix: str, wrong: Violations) -> None:
+    """Check what is created before there is an input."""
+    _check_minimum(spec.scaling, limits, f"{prefix}.scaling", wrong)
+    if spec.scaling.min_instances and spec.contract.input is InputMode.ENV:
+        wrong.add(
+            f"{prefix}.contract.input",
+            "must be STDIN with scaling.min_instances: the environment of a container that is"
+            " created ahead cannot hold its input",
+        )
+
+
+def _check_minimum(scaling: Scaling, limits: Limits, prefix: str, wrong: Violations) -> None:
+    most = min(MAX_INSTANCES, limits.max_instances)
+    if not 0 <= scaling.min_instances <= most:
+        wrong.add(
+            f"{prefix}.min_instances",
+            f"must be between 0 and {most}, is {scaling.min_instances};"
+            " see the server's FAAS_MAX_INSTANCES",
+        )
+
+
 def _check_counts(scaling: Scaling, limits: Limits, prefix: str, wrong: Violations) -> None:
+    _check_minimum(scaling, limits, prefix, wrong)
     for name, value, low, high in (
-        ("min_instances", scaling.min_instances, 0, 1000),
-        ("max_instances", scaling.max_instances, 0, 1000),
+        ("max_instances", scaling.max_instances, 0, MAX_INSTANCES),
         ("instance_concurrency", scaling.instance_concurrency, 1, 1000),
         ("max_executions_per_instance", scaling.max_executions_per_instance, 0, 10**9),
     ):
         if not low <= value <= high:
             wrong.add(f"{prefix}.{name}", f"must be between {low} and {high}, is {value}")
-    if scaling.min_instances > limits.max_instances:
-        wrong.add(
-            f"{prefix}.min_instances",
-            f"must be at most {limits.max_instances}, the server's FAAS_MAX_INSTANCES",
-        )
     if 0 < scaling.max_instances < scaling.min_instances:
         wrong.add(f"{prefix}.max_instances", "must not be less than min_instances")
     if scaling.reuse is Reuse.NEVER and scaling.instance_concurrency > 1:

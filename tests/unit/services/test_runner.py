@@ -149,7 +149,7 @@ CASES = {
         FailureReason.RUNTIME_UNAVAILABLE,
         "gone",
         says(code=137),
-        fails={"list": RuntimeUnavailableError("gone")},
+        fails={"inspect": RuntimeUnavailableError("gone")},
     ),
     "removed before attach": Case(
         FailureReason.CONTAINER_REMOVED, "does not exist", fails={"attach": ContainerGoneError("c")}

@@ -43,7 +43,6 @@ def test_the_defaults_are_right(contract: Contract) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("min_instances", 1),
         ("max_instances", 1),
         ("instance_concurrency", 2),
         ("max_executions_per_instance", 1),
@@ -55,6 +54,16 @@ def test_a_process_per_execution_has_no_instances(name: str, value: object) -> N
     scaling: dict[str, Any] = {name: value}
     assert wrong_in(Contract(), scaling=Scaling(**scaling)) == [f"scaling.{name}"]
     assert wrong_in(HTTP, scaling=Scaling(**scaling)) == []
+
+
+def test_what_is_created_ahead_cannot_know_its_input() -> None:
+    most, stdin = LIMITS.max_instances, Contract()
+    assert wrong_in(stdin, scaling=Scaling(min_instances=most)) == []
+    assert wrong_in(stdin, scaling=Scaling(min_instances=most + 1)) == ["scaling.min_instances"]
+    assert wrong_in(stdin, scaling=Scaling(min_instances=-1)) == ["scaling.min_instances"]
+    by_env = replace(stdin, input=InputMode.ENV)
+    assert wrong_in(by_env) == []
+    assert wrong_in(by_env, scaling=Scaling(min_instances=1)) == ["contract.input"]
 
 
 def test_all_that_needs_another_contract_is_named_at_once() -> None:

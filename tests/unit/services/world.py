@@ -137,6 +137,7 @@ class World:
             task.cancel()
         for active in [*self.services.registry]:
             active.container_id = ""  # who dies removes nothing
+        self.services.ahead._shelves.clear()
         return await _open(self.repositories, self.runtime, LIMITS, self.disk, launcher)
 
 

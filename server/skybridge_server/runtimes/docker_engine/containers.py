@@ -64,6 +64,10 @@ class DockerContainers:
         sock, carrier = await open_attachment(client, container_id, context)
         return await drive(sock, carrier=carrier)
 
+    async def rename(self, container_id: str, name: str) -> None:
+        with translating(of_container(container_id)):
+            await self._engine.call(lambda engine: engine.short.rename(container_id, name))
+
     async def start(self, container_id: str) -> None:
         with translating(of_start(container_id)):
             await self._engine.call(lambda engine: engine.short.start(container_id))

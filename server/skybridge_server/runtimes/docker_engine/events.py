@@ -52,4 +52,6 @@ def _next(lines: Iterator[bytes]) -> bytes | None:
 
 def _to_end(event: Mapping[str, Any]) -> ContainerEnd:
     actor = event["Actor"]
-    return ContainerEnd(actor["ID"], actor["Attributes"], removed=event["Action"] == "destroy")
+    attributes: Mapping[str, str] = actor["Attributes"]
+    removed = event["Action"] == "destroy"
+    return ContainerEnd(actor["ID"], attributes.get("name", ""), attributes, removed)

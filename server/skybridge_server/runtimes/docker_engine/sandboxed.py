@@ -74,7 +74,7 @@ class SandboxedContainers:
     async def create(self, spec: ContainerSpec) -> str:
         if spec.reachable:
             return await self._create_reachable(spec)
-        sandbox = self._kept.lend(_program(spec)) if _may_share(spec) else None
+        sandbox = await self._lend(spec) if _may_share(spec) else None
         if sandbox is None:
             return await self._plain.create(spec)
         try:
@@ -87,6 +87,11 @@ class SandboxedContainers:
             raise
         self._joined[container_id] = sandbox
         return container_id
+
+    async def _lend(self, spec: ContainerSpec) -> Sandbox | None:
+        if spec.ahead:
+            return await self._kept.lend_soon(_program(spec))
+        return self._kept.lend(_program(spec))
 
     async def _create_reachable(self, spec: ContainerSpec) -> str:
         sandboxes = self._sandboxes[spec.network]
@@ -130,6 +135,9 @@ class SandboxedContainers:
 
     async def attach(self, container_id: str) -> Attachment:
         return await self._plain.attach(container_id)
+
+    async def rename(self, container_id: str, name: str) -> None:
+        await self._plain.rename(container_id, name)
 
     async def start(self, container_id: str) -> None:
         try:

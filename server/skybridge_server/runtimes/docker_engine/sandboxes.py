@@ -71,6 +71,14 @@ class Sandboxes:
         self._lent[sandbox] = program
         return sandbox
 
+    async def lend_soon(self, program: Hashable) -> Sandbox | None:
+        """Do the same for who can wait until one is made; None where there are enough."""
+        sandbox = self.lend(program)
+        while sandbox is None and self._making is not None and not self._making.done():
+            await asyncio.wait({self._making})
+            sandbox = self.lend(program)
+        return sandbox
+
     async def take(self) -> Sandbox:
         """Give away a sandbox, made now if none is idle; to be discarded in the end.
 

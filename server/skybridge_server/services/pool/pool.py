@@ -143,7 +143,7 @@ class Pool:
         FailedPreconditionError (reason INSTANCES_NOT_READY), with the end of what they wrote.
         """
         scaling, timeouts = revision.spec.scaling, revision.spec.timeouts
-        if not scaling.min_instances:
+        if not (scaling.min_instances and revision.spec.contract.kind.warm):
             return
         fleet = self._fleet(function_uid, revision)
         fleet.draining = False
