@@ -157,6 +157,15 @@ async def test_two_at_once_never_share_one(engine: Sandboxed) -> None:
     assert (await engine.create())[1] == sandbox
 
 
+async def test_what_is_created_ahead_has_one_though_it_must_be_made(engine: Sandboxed) -> None:
+    await engine.runtime.warm_up()
+    lent = [await engine.create(ahead=True) for _ in range(engine.runtime.maximum)]
+    assert all(network for _, network in lent)
+    assert (await engine.create(ahead=True))[1] == "", "there are no more"
+    await engine.runtime.containers.remove(lent[0][0])
+    assert (await engine.create(ahead=True))[1] == lent[0][1], "it was not waited for"
+
+
 @pytest.mark.parametrize(
     "changes",
     [

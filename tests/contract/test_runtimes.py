@@ -287,6 +287,7 @@ async def test_ends_and_removals_are_told_whoever_has_done_it(bench: Bench) -> N
         quick, _ = await bench.start(QUIET)
         told = await anext(ends)
         assert (told.id, told.removed) == (quick, False)
+        assert told.name.startswith("skybridge-test-")
         assert bench.labels.items() <= told.labels.items()
         patient, _ = await bench.start(SLEEP)
         for container_id in (quick, patient):
@@ -297,6 +298,34 @@ async def test_ends_and_removals_are_told_whoever_has_done_it(bench: Bench) -> N
             (patient, False),
             (patient, True),
         ]
+
+
+# -- names ----------------------------------------------------------------------------------------
+
+
+async def test_a_container_that_is_renamed_is_known_by_its_new_name_alone(bench: Bench) -> None:
+    runtime, containers = bench.runtime, bench.runtime.containers
+    assert isinstance(runtime, SupportsEvents)
+    spec = replace(bench.spec(GREETING), ahead=True)
+    container_id = await containers.create(spec)
+    name = f"{spec.name}-renamed"
+    async with aclosing(await runtime.container_ends(bench.labels)) as ends:
+        await containers.rename(container_id, name)
+        assert (await containers.inspect(name)).id == container_id
+        with pytest.raises(ContainerGoneError):
+            await containers.inspect(spec.name)
+        assert [each.name for each in await containers.list(bench.labels)] == [name]
+        attachment = await bench.attach(container_id)
+        await containers.start(container_id)
+        assert await read_all(attachment) == (b"out", b"err")
+        assert (await anext(ends)).name == name
+
+
+async def test_what_is_gone_is_not_renamed(bench: Bench) -> None:
+    container_id = await bench.create(QUIET)
+    await bench.runtime.containers.remove(container_id)
+    with pytest.raises(ContainerGoneError):
+        await bench.runtime.containers.rename(container_id, f"skybridge-test-{uuid.uuid4().hex}")
 
 
 # -- how containers end ---------------------------------------------------------------------------

@@ -28,7 +28,7 @@ async def ahead(server: Server, revision: int | None = None) -> dict[str, Contai
     if revision is not None:
         wanted.append(f"skybridge.revision={revision}")
     found = await asyncio.to_thread(server.containers, *wanted)
-    return {each.id: each for each in found if each.status == "created"}
+    return {str(each.id): each for each in found if each.status == "created"}
 
 
 async def until_ahead(server: Server, count: int, revision: int | None = None) -> set[str]:
@@ -79,10 +79,10 @@ async def test_an_execution_starts_the_one_that_was_created_before(server: Serve
         (made,) = await until_ahead(server, 1)
         started = await client.start(name)
         await until_output(client, started.name)
-        everyone = {each.id: each for each in await asyncio.to_thread(server.containers)}
+        everyone = {str(each.id): each for each in await asyncio.to_thread(server.containers)}
         running = everyone[made]
         assert running.status == "running"
-        assert started.name.rpartition("/")[2] in running.name
+        assert started.name.rpartition("/")[2] in str(running.name)
         await asyncio.to_thread(running.kill, "SIGUSR1")
         ended = await client.wait(started.name, timeout=PATIENCE)
         assert ended.output == b"ready\ndone\n"
@@ -139,7 +139,7 @@ async def test_a_crash_leaks_none_and_loses_nothing(serve: Serve) -> None:
         server.start()
         running = await asyncio.to_thread(server.containers, "skybridge.ahead")
         (taken,) = [each for each in running if each.status == "running"]
-        assert taken.id in made
+        assert str(taken.id) in made
         await asyncio.to_thread(taken.kill, "SIGUSR1")
         ended = await client.wait(started.name, timeout=PATIENCE)
         assert (told(ended)[0], ended.output) == ("SUCCEEDED", b"ready\ndone\n")

@@ -53,7 +53,9 @@ OPTIONS: dict[str, Any] = {
     "idle_timeout": _option(float, "--idle-timeout", "Instances kept idle so long.", **_TIME),
     "max_concurrency": _option(int, "--max-concurrency", "Executions that run at once."),
     "max_queue_depth": _option(int, "--max-queue-depth", "Executions that wait."),
-    "min_instances": _option(int, "--min-instances", "Instances started ahead."),
+    "min_instances": _option(
+        int, "--min-instances", "Instances, or containers of STDIO, made ahead."
+    ),
     "max_instances": _option(int, "--max-instances", "Instances at once."),
     "instance_concurrency": _option(
         int, "--instance-concurrency", "Executions that an instance takes at once."

@@ -134,6 +134,26 @@ async def test_none_is_lent_twice_at_once(pool: Sandboxes, maker: TinyMaker) -> 
     assert pool.lend(B) is first
 
 
+async def test_who_can_wait_gets_one_that_is_made_or_comes_back(
+    pool: Sandboxes, maker: TinyMaker
+) -> None:
+    first, second = await pool.lend_soon(A), await pool.lend_soon(A)
+    assert first
+    assert second
+    assert first is not second
+    assert await pool.lend_soon(A) is None  # two are all there may be
+    pool.give_back(second)
+    assert await pool.lend_soon(B) is second
+    assert maker.made == 2
+
+
+async def test_who_can_wait_does_without_if_none_can_be_made(
+    pool: Sandboxes, maker: TinyMaker
+) -> None:
+    maker.failure = ContainerStartError("no space")
+    assert await pool.lend_soon(A) is None
+
+
 async def test_they_are_made_one_after_the_other(pool: Sandboxes, maker: TinyMaker) -> None:
     maker.hold.clear()
     for _ in range(5):

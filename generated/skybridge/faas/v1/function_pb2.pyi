@@ -92,7 +92,10 @@ class _ContractKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Contract
     """Not set: STDIO."""
     CONTRACT_KIND_STDIO: _ContractKind.ValueType  # 1
     """A process per execution: input on stdin, output on stdout, log on stderr,
-    and the exit code is the verdict.
+    and the exit code is the verdict. Its environment has SKYBRIDGE_FUNCTION,
+    SKYBRIDGE_REVISION and, without `scaling.min_instances`,
+    SKYBRIDGE_EXECUTION_ID, SKYBRIDGE_ATTEMPT, SKYBRIDGE_DEADLINE and, if the
+    caller sent one, TRACEPARENT.
     """
     CONTRACT_KIND_HTTP: _ContractKind.ValueType  # 2
     """A web server that is kept: each execution is a POST of its input to it, the
@@ -110,7 +113,10 @@ CONTRACT_KIND_UNSPECIFIED: ContractKind.ValueType  # 0
 """Not set: STDIO."""
 CONTRACT_KIND_STDIO: ContractKind.ValueType  # 1
 """A process per execution: input on stdin, output on stdout, log on stderr,
-and the exit code is the verdict.
+and the exit code is the verdict. Its environment has SKYBRIDGE_FUNCTION,
+SKYBRIDGE_REVISION and, without `scaling.min_instances`,
+SKYBRIDGE_EXECUTION_ID, SKYBRIDGE_ATTEMPT, SKYBRIDGE_DEADLINE and, if the
+caller sent one, TRACEPARENT.
 """
 CONTRACT_KIND_HTTP: ContractKind.ValueType  # 2
 """A web server that is kept: each execution is a POST of its input to it, the
@@ -134,7 +140,7 @@ class _InputModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_InputMode.V
     """On stdin, then end of file."""
     INPUT_MODE_ENV: _InputMode.ValueType  # 2
     """On stdin, and also in the variable SKYBRIDGE_INPUT; input is then limited
-    to 96 KiB of text without NUL.
+    to 96 KiB of text without NUL. Not with `scaling.min_instances`.
     """
 
 class InputMode(_InputMode, metaclass=_InputModeEnumTypeWrapper):
@@ -146,7 +152,7 @@ INPUT_MODE_STDIN: InputMode.ValueType  # 1
 """On stdin, then end of file."""
 INPUT_MODE_ENV: InputMode.ValueType  # 2
 """On stdin, and also in the variable SKYBRIDGE_INPUT; input is then limited
-to 96 KiB of text without NUL.
+to 96 KiB of text without NUL. Not with `scaling.min_instances`.
 """
 Global___InputMode: _TypeAlias = InputMode  # noqa: Y015
 
@@ -651,8 +657,12 @@ class Scaling(_message.Message):
     """
     min_instances: _builtins.int
     """HTTP and LAMBDA: instances of the active revision that are started ahead and
-    kept while the server has room for them, from the deployment on, which fails
-    when they do not get ready; 0 to 1,000. Default: 0.
+    kept while the server has room for them. STDIO: containers of it that are
+    created ahead, and started by the executions that take them; the function
+    then finds no variables of ours but SKYBRIDGE_FUNCTION and
+    SKYBRIDGE_REVISION in its environment, and `contract.input` must be STDIN.
+    They are there from the deployment on, which fails when they are not to be
+    had; 0 to 1,000, and at most the server's FAAS_MAX_INSTANCES. Default: 0.
     """
     max_instances: _builtins.int
     """HTTP and LAMBDA: instances of a revision at once; 1 to 1,000, not less than

@@ -72,12 +72,12 @@ class Sandboxes:
         return sandbox
 
     async def lend_soon(self, program: Hashable) -> Sandbox | None:
-        """Do the same for who can wait until one is made; None where there are enough."""
-        sandbox = self.lend(program)
-        while sandbox is None and self._making is not None and not self._making.done():
-            await asyncio.wait({self._making})
-            sandbox = self.lend(program)
-        return sandbox
+        """Do the same for who can wait until those that come back, or are made, are there."""
+        if sandbox := self.lend(program):
+            return sandbox
+        if coming := self._tasks | ({self._making} if self._making else set()):
+            await asyncio.wait(coming)
+        return self.lend(program)
 
     async def take(self) -> Sandbox:
         """Give away a sandbox, made now if none is idle; to be discarded in the end.
