@@ -193,6 +193,9 @@ WAYS = [
     pytest.param((PortAccess.RELAY, Network.EGRESS), id="relay-egress", marks=pytest.mark.docker),
 ]
 
+EITHER_WAY = pytest.mark.parametrize("bench", [WAYS[0], WAYS[1], WAYS[4]], indirect=True)
+"""Each way and each network once, for what does not hang on how they are combined."""
+
 
 @pytest.fixture(params=WAYS)
 async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
@@ -244,6 +247,7 @@ async def test_many_connections_and_many_bytes_at_once(bench: Bench) -> None:
     assert await asyncio.gather(*map(visit, sent)) == sent
 
 
+@EITHER_WAY
 async def test_where_nothing_listens(bench: Bench) -> None:
     container_id = await bench.create(SLEEP)
     with pytest.raises(ConnectionRefusedError):
@@ -253,6 +257,7 @@ async def test_where_nothing_listens(bench: Bench) -> None:
         await bench.runtime.connect(container_id, PORT)
 
 
+@EITHER_WAY
 async def test_a_container_that_ends_ends_its_connections(bench: Bench) -> None:
     container_id = await bench.serve()
     reader, writer = await asyncio.open_connection(
@@ -269,6 +274,7 @@ async def test_a_container_that_ends_ends_its_connections(bench: Bench) -> None:
         await bench.runtime.connect(container_id, PORT)
 
 
+@EITHER_WAY
 async def test_only_reachable_containers_that_are_there(bench: Bench) -> None:
     removed = await bench.create(SLEEP)
     await bench.runtime.containers.remove(removed)
@@ -301,6 +307,7 @@ async def test_what_is_listened_on_before_the_start_is_there_from_the_start(benc
     await read_until(attachment, b"welcome, refused")
 
 
+@EITHER_WAY
 async def test_a_port_that_is_taken(bench: Bench) -> None:
     container_id = await bench.create(SLEEP)
     listener = await bench.runtime.listen(container_id, PORT, socket.socket.close)

@@ -12,7 +12,7 @@ from tests.chaos.run import chaos
 from tests.contract.own_engine import OwnEngine
 from tests.support.disk import Disk
 
-SECONDS = 20
+SECONDS = 12
 
 
 @pytest.mark.parametrize("point", POINTS.values(), ids=POINTS)
