@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 EX_CONFIG = 78
 """Exit code of sysexits.h: a service manager sees that a restart will not help."""
 
-# Before gRPC is imported: it writes to stderr on its own; what one needs to know is logged.
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -50,6 +47,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs."
 
 def main() -> None:
     """Run the command line."""
+    # Before gRPC begins: it writes to stderr on its own; what one needs to know is logged.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     app(prog_name="skybridge-server")
 
 

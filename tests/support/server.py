@@ -79,7 +79,13 @@ class Server:
         self._log.touch()
         environment = {**os.environ, **self._settings}
         if self.forked and not self.under:
-            self._process = Forked(environment, self._log, self.prepare)
+            self._process = Forked(
+                ("skybridge-server", "serve"),
+                environment,
+                self._log,
+                self._log,
+                prepare=self.prepare,
+            )
         else:
             self._process = self._new_process(environment)
         return begin
