@@ -72,7 +72,7 @@ async def chaos(folder: Path, seconds: float, seed: int) -> Report:
             async with asyncio.timeout(seconds + AFTERMATH):
                 monkeys = Monkeys(server, engine, disk, seed)
                 findings = await _harm_and_look(server, monkeys, seconds, seed)
-            await asyncio.to_thread(server.stop)
+            await asyncio.to_thread(server.end)
         except BaseException:
             print(server.log_tail())
             raise
@@ -90,5 +90,6 @@ async def _harm_and_look(server: Server, monkeys: Monkeys, seconds: float, seed:
         print(f"{time.monotonic() - began:.0f} s: harm is done", flush=True)
         await client.pause_schedule("chaos")
         findings = await Audit(server, client, load.ledger).run()
+        await client.drain(handover=False)  # or it would leave its instances
     findings.wrong += [f"the server logged: {each}" for each in server.errors()]
     return findings

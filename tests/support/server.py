@@ -157,10 +157,14 @@ class Server:
         return self.process.wait(PATIENCE)
 
     def stop(self) -> None:
-        """End it as a service manager does: it must go in peace, and leave no container."""
+        """End it as a service manager does."""
         self.signal(signal.SIGTERM)
+        self.end()
+
+    def end(self) -> None:
+        """Wait for its end: it must go in peace, and leave no container."""
         code = self.wait()
-        assert code == 0, f"exit code {code} after SIGTERM:\n{self.log_tail()}"
+        assert code == 0, f"exit code {code} at its stop:\n{self.log_tail()}"
         assert self.containers() == [], "containers are left"
         assert self.sandboxes() == [], "sandboxes are left"
         assert self.errors() == []

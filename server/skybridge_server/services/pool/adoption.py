@@ -19,6 +19,9 @@ from skybridge_server.services.engines import Engines
 from skybridge_server.services.pool.marks import Left, Marks
 from skybridge_server.services.pool.pool import Pool
 
+AT_ONCE = 8
+"""An engine does no more at once, and each has but a moment."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -38,6 +41,7 @@ class Adoption:
         self._pool = pool
         self._marks = marks
         self._server_id = server_id
+        self._places = asyncio.Semaphore(AT_ONCE)
         self._unseen = {status.name for status in engines.status()}
 
     async def run(self, engine: str) -> None:
@@ -51,10 +55,11 @@ class Adoption:
                 log.info("instances taken over", count=sum(taken), runtime=engine)
         except SkybridgeError as error:
             log.warning("instances not taken over", runtime=engine, detail=error.message)
-        finally:
-            if not self._unseen:
-                for left in [*self._marks.left.values()]:
-                    self._marks.adopt(left).free()
+        except Exception:
+            log.exception("taking instances over broke", runtime=engine)  # others are started
+        if not self._unseen:
+            for left in [*self._marks.left.values()]:
+                self._marks.adopt(left).free()
 
     async def _found(self, engine: str) -> list[tuple[Left, ContainerRecord]]:
         """Return those of which an engine has the container, the oldest first."""
@@ -70,11 +75,13 @@ class Adoption:
 
     async def _take_over(self, found: tuple[Left, ContainerRecord]) -> bool:
         left, record = found
-        revision = await self._revision(left, record)
-        if revision is None:
-            return False
-        mark = self._marks.adopt(left)
-        return await self._pool.adopt(left.facts.function_uid, revision, left, mark, record.id)
+        async with self._places:
+            revision = await self._revision(left, record)
+            if revision is None:
+                return False
+            mark = self._marks.adopt(left)
+            uid = left.facts.function_uid
+            return await self._pool.adopt(uid, revision, left, mark, record.id)
 
     async def _revision(self, left: Left, record: ContainerRecord) -> Revision | None:
         """Return the revision of an instance, if executions would be given to it now."""
@@ -83,6 +90,9 @@ class Adoption:
             function = await self._repositories.functions.get(name)
             revision = await self._repositories.revisions.get(RevisionName(name, facts.revision))
         except NotFoundError:
+            return None
+        except SkybridgeError as error:
+            log.warning("instance not taken over", container=record.name, detail=error.message)
             return None
         current = (
             function.uid == facts.function_uid

@@ -342,12 +342,12 @@ class Pool:
     # -- the life of an instance ----------------------------------------------------------------
 
     def _start(self, fleet: Fleet) -> None:
+        self._starting += 1
         self.starts += 1
         self._take_in(fleet, Instance(fleet.revision, fleet))
 
     def _take_in(self, fleet: Fleet, instance: Instance) -> None:
         self._budget.take(fleet.cost)
-        self._starting += 1
         fleet.starving_since = None
         fleet.begin(instance)
         self._lives[instance] = asyncio.create_task(self._live(fleet, instance))
@@ -358,7 +358,7 @@ class Pool:
             try:
                 error = await begin(self._launcher.start, instance)
             finally:
-                self._starting -= 1
+                self._starting -= not instance.adopted
             if isinstance(error, RuntimeUnavailableError) and not fleet.urgent:
                 fleet.interrupted()
                 self._pause_after_failure(fleet)
