@@ -2,7 +2,7 @@
 
 Only an instance that does nothing may be taken over, and what is busy the database does not know:
 executions on idle instances are stored when they end. So each instance has a record in a file that
-is mapped to memory: a store to it costs a tenth of a microsecond, and outlives this process, though
+is mapped to memory: a store to it costs a fraction of a microsecond, and outlives this process, though
 not the machine, which need not be: neither do containers.
 """
 
