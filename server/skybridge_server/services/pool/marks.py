@@ -2,8 +2,8 @@
 
 Only an instance that does nothing may be taken over, and what is busy the database does not know:
 executions on idle instances are stored when they end. So each instance has a record in a file that
-is mapped to memory: a store to it costs a fraction of a microsecond, and outlives this process, though
-not the machine, which need not be: neither do containers.
+is mapped to memory: a store to it costs a fraction of a microsecond, and outlives this process. It
+need not outlive the machine: neither do containers.
 """
 
 from __future__ import annotations
