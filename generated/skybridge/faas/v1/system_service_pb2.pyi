@@ -58,8 +58,9 @@ class _ShutdownPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Shutdo
     """They are cancelled."""
     SHUTDOWN_POLICY_HANDOVER: _ShutdownPolicy.ValueType  # 2
     """They run on, and the next start of the server goes on with them. Those that
-    have not been given all of their input, or take it from a caller, are
-    cancelled. Idle instances run on, too, except those of Lambda runtimes.
+    have not been given all of their input, take it from a caller, or run on an
+    instance, are cancelled. Idle instances run on, too, except those of Lambda
+    runtimes.
     """
 
 class ShutdownPolicy(_ShutdownPolicy, metaclass=_ShutdownPolicyEnumTypeWrapper):
@@ -71,8 +72,9 @@ SHUTDOWN_POLICY_CANCEL: ShutdownPolicy.ValueType  # 1
 """They are cancelled."""
 SHUTDOWN_POLICY_HANDOVER: ShutdownPolicy.ValueType  # 2
 """They run on, and the next start of the server goes on with them. Those that
-have not been given all of their input, or take it from a caller, are
-cancelled. Idle instances run on, too, except those of Lambda runtimes.
+have not been given all of their input, take it from a caller, or run on an
+instance, are cancelled. Idle instances run on, too, except those of Lambda
+runtimes.
 """
 Global___ShutdownPolicy: _TypeAlias = ShutdownPolicy  # noqa: Y015
 
