@@ -5,7 +5,11 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from skybridge_server.errors import ContainerStartError, RuntimeUnavailableError
+from skybridge_server.errors import (
+    ContainerGoneError,
+    ContainerStartError,
+    RuntimeUnavailableError,
+)
 from skybridge_server.runtimes.docker_engine import sandbox, sandboxes
 from skybridge_server.runtimes.docker_engine.sandbox import Condition, Sandbox
 from skybridge_server.runtimes.docker_engine.sandboxes import KNOWN_PROGRAMS, Sandboxes
@@ -304,6 +308,25 @@ async def test_one_that_cannot_be_taken(pool: Sandboxes, maker: TinyMaker) -> No
     with pytest.raises(ContainerStartError):
         await pool.take()
     assert pool._names == set()
+
+
+async def test_one_that_is_left_stays_and_another_process_takes_it_over(maker: TinyMaker) -> None:
+    first = Sandboxes(maker, maximum=0)
+    left = await first.take()
+    await first.leave(left)
+    assert left.name not in first
+    await first.close()
+    assert [*maker.present] == [left.id]
+    second = Sandboxes(maker, maximum=0)
+    adopted = await second.adopt(left.id)
+    assert adopted.name in second
+    removing = second.discard(adopted)
+    assert removing
+    await removing
+    assert maker.present == {}
+    with pytest.raises(ContainerGoneError):
+        await second.adopt(left.id)
+    await second.close()
 
 
 async def test_closing_removes_idle_and_lent_ones_and_stops_what_is_made(maker: TinyMaker) -> None:
