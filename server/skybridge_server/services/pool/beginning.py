@@ -12,7 +12,7 @@ from skybridge_server.models.instances import InstanceState
 from skybridge_server.services.pool.instances import Instance
 from skybridge_server.services.time_limit import seconds
 
-ADOPTION_SECONDS = 5.0
+ADOPTION_SECONDS = 10.0
 """What runs already is there at once, or it is of no use: executions wait for what comes of it."""
 SHOWN_BYTES = 2048
 """How much of what an instance wrote stands in an error."""
