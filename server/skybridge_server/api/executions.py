@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -87,8 +86,9 @@ class ExecutionServicer(ExecutionServiceServicer):
     ) -> pb.StartExecutionResponse:
         with Violations() as wrong:
             start_time = asked.start_time(request, wrong)
-            wanted = self._wanted("StartExecution", request, wrong)
-            wanted = replace(wanted, start_time=start_time, background=True)
+            wanted = self._wanted(
+                "StartExecution", request, wrong, start_time=start_time, background=True
+            )
         execution = await self._executions.start(wanted)
         return pb.StartExecutionResponse(execution=await self._full(execution))
 
@@ -211,11 +211,13 @@ class ExecutionServicer(ExecutionServiceServicer):
         method: str,
         request: pb.ExecuteFunctionRequest | pb.StartExecutionRequest | pb.StreamExecutionRequest,
         wrong: Violations,
+        **more: Any,
     ) -> ExecutionRequest:
+        """Return what to execute; `more`: fields that only this method has."""
         function = names.function(request.function, "function", wrong)
         key = request_key(method, request, request.request_id, wrong)
         wanted = asked.execution_request(
-            function, request.options, key, wrong, input_=request.input
+            function, request.options, key, wrong, input_=request.input, **more
         )
         rules.check_execution(wanted, self._limits, wrong)
         return wanted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from skybridge.faas.v1 import execution_service_pb2 as pb
 from skybridge_server.api.convert.values import (
@@ -46,8 +47,12 @@ def execution_request(
     *,
     input_: bytes | None,
     prefix: str = "",
+    **more: Any,
 ) -> ExecutionRequest:
-    """Return what to execute; `input_` None: the caller writes it while the function runs."""
+    """Return what to execute; `input_` None: the caller writes it while the function runs.
+
+    `more`: fields of the request that only some methods have.
+    """
     return ExecutionRequest(
         function=function,
         input=input_ or b"",
@@ -57,6 +62,7 @@ def execution_request(
         key=key,
         interactive=input_ is None,
         envelope=_envelope(options),
+        **more,
     )
 
 

@@ -45,11 +45,9 @@ def fill_execution(
     message.last_sequence = execution.last_sequence
     message.attempt = execution.attempt
     message.cold_start = execution.cold_start
-    message.labels.update(execution.labels)
-    if execution.exit_code is not None:
-        message.exit_code = execution.exit_code
-    if execution.failure is not None:
-        _fill_failure(message.failure, execution.failure)
+    if execution.labels:
+        message.labels.update(execution.labels)
+    _fill_end(message, execution)
     _fill_timings(message.timings, execution.timings)
     _fill_usage(message.usage, execution.usage)
     fill_timestamp(message.create_time, execution.create_time)
@@ -77,9 +75,7 @@ def fill_execution(
 
 def _fill_attempt(message: pb.Attempt, attempt: Attempt) -> None:
     message.number = attempt.number
-    _fill_failure(message.failure, attempt.failure)
-    if attempt.exit_code is not None:
-        message.exit_code = attempt.exit_code
+    _fill_end(message, attempt)
     message.stdout_bytes = attempt.stdout_bytes
     message.stderr_bytes = attempt.stderr_bytes
     message.last_sequence = attempt.last_sequence
@@ -89,6 +85,13 @@ def _fill_attempt(message: pb.Attempt, attempt: Attempt) -> None:
     if attempt.start_time is not None:
         fill_timestamp(message.start_time, attempt.start_time)
     fill_timestamp(message.end_time, attempt.end_time)
+
+
+def _fill_end(message: pb.Execution | pb.Attempt, ended: Execution | Attempt) -> None:
+    if ended.exit_code is not None:
+        message.exit_code = ended.exit_code
+    if ended.failure is not None:
+        _fill_failure(message.failure, ended.failure)
 
 
 def _fill_failure(message: pb.Failure, failure: Failure) -> None:
