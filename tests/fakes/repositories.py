@@ -558,25 +558,24 @@ class FakeWaiting:
         return self._claim(mine[:limit], owner, expire_time)
 
     def _delayed(self) -> Sequence[Execution]:
-        running = self._executions.running()
-        return [row for row in running if row.not_before and row.position is None]
+        return [row for row in self._unclaimed() if row.not_before and row.position is None]
 
     def _queued(self) -> Sequence[Execution]:
-        waiting = [
+        waiting = [row for row in self._unclaimed() if row.position is not None]
+        return sorted(waiting, key=lambda row: row.position or 0)
+
+    def _unclaimed(self) -> Sequence[Execution]:
+        return [
             row
             for row in self._executions.running()
-            if row.state is ExecutionState.QUEUED
-            and row.position is not None
-            and not row.lease.owner
+            if row.state is ExecutionState.QUEUED and not row.lease.owner
         ]
-        return sorted(waiting, key=lambda row: row.position or 0)
 
     def _claim(
         self, rows: Sequence[Execution], owner: str, expire_time: datetime
     ) -> Sequence[Execution]:
         taken = [replace(row, lease=Lease(row.lease.epoch + 1, owner, expire_time)) for row in rows]
-        for row in taken:
-            self._executions.rows[row.name] = replace(row, not_before=None)
+        self._executions.rows.update({row.name: row for row in taken})
         return taken
 
 

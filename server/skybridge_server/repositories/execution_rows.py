@@ -164,7 +164,8 @@ def from_values(values: tuple[Any, ...]) -> Execution:
         interactive=bool(interactive),
         background=bool(background),
         due_time=optional(to_time, due_time),
-        not_before=optional(to_time, not_before),
+        # It stays in the row, which a claim would else have to change twice.
+        not_before=optional(to_time, not_before) if state == ExecutionState.QUEUED else None,
         position=position,
         traceparent=traceparent,
         exit_code=exit_code,

@@ -153,9 +153,10 @@ class ExecutionRow(Model):
 UNFINISHED = SQL('"state" < 5')
 UNSUCCESSFUL = SQL('"state" > 5')
 
-WAITING = SQL('"not_before" IS NOT NULL AND "position" IS NULL')
-"""Of the unfinished ones those that wait for their time."""
-QUEUED = SQL('"state" = 1 AND "lease_owner" = \'\' AND "position" IS NOT NULL')
+_UNCLAIMED = '"state" = 1 AND "lease_owner" = \'\''
+WAITING = SQL(f'{_UNCLAIMED} AND "not_before" IS NOT NULL AND "position" IS NULL')
+"""Those that wait for their time, and that no server has taken yet."""
+QUEUED = SQL(f'{_UNCLAIMED} AND "position" IS NOT NULL')
 """Those that wait for a place, and that no server has taken yet."""
 HELD = SQL('"state" < 5 AND ("state" > 1 OR "lease_owner" <> \'\')')
 """Those that some server has taken, or had before it died."""

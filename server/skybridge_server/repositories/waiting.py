@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeAlias
 
 from peewee import SQL, Expression, ModelSelect, SqliteDatabase, fn
 
-from skybridge_server.models.executions import Execution, Lease, Queued
+from skybridge_server.models.executions import Execution, Queued
 from skybridge_server.models.names import ExecutionName, FunctionName, RevisionName
 from skybridge_server.repositories import execution_rows
 from skybridge_server.repositories.codec import from_time, optional, to_time
@@ -59,56 +58,54 @@ class SqliteWaiting:
     async def claim_first(
         self, function_uid: str, limit: int, owner: str, expire_time: datetime
     ) -> Sequence[Execution]:
-        mine = _rows(QUEUED, Row.function_uid == function_uid).order_by(Row.position, Row.id)
+        mine = _ids(QUEUED, Row.function_uid == function_uid).order_by(Row.position, Row.id)
         return await self._claim(mine.limit(limit), owner, expire_time)
 
     async def claim_late(
         self, place: Queued, limit: int, owner: str, expire_time: datetime
     ) -> Sequence[Execution]:
         mine = (Row.function_uid == place.function_uid) & (Row.revision == place.revision.number)
-        late = _rows(QUEUED, mine & (Row.position <= place.last)).order_by(Row.position, Row.id)
+        late = _ids(QUEUED, mine & (Row.position <= place.last)).order_by(Row.position, Row.id)
         return await self._claim(late.limit(limit), owner, expire_time)
 
     async def claim(
         self, name: ExecutionName, owner: str, expire_time: datetime
     ) -> Execution | None:
         named = (Row.execution == name.execution) & (Row.namespace == name.namespace)
-        claimed = await self._claim(_rows(named, WAITING | QUEUED), owner, expire_time)
+        claimed = await self._claim(_ids(named, WAITING | QUEUED), owner, expire_time)
         return claimed[0] if claimed else None
 
     async def claim_any(
         self, function_uid: str, limit: int, owner: str, expire_time: datetime
     ) -> Sequence[Execution]:
         mine = Row.function_uid == function_uid
-        queued = await self._claim(_rows(QUEUED, mine).limit(limit), owner, expire_time)
+        queued = await self._claim(_ids(QUEUED, mine).limit(limit), owner, expire_time)
         if queued:
             return queued
-        return await self._claim(_rows(WAITING, mine).limit(limit), owner, expire_time)
+        return await self._claim(_ids(WAITING, mine).limit(limit), owner, expire_time)
 
-    async def _claim(self, query: Query, owner: str, expire_time: datetime) -> list[Execution]:
-        """Take the lease of all that a query finds; return them as they waited, in its order."""
+    async def _claim(self, waiting: Query, owner: str, expire_time: datetime) -> list[Execution]:
+        """Take the leases of all that a query finds, in one statement; return them in order."""
         taking = Row.update(
             lease_epoch=Row.lease_epoch + 1,
             lease_owner=owner,
             lease_expire_time=from_time(expire_time),
-            not_before=None,
         )
+        claim = taking.where(Row.id.in_(waiting)).returning(Row.id, *execution_rows.COLUMNS).sql()
 
         def job(db: SqliteDatabase) -> list[Execution]:
-            rows = [*query.tuples().execute(db)]
-            taking.where(Row.id << [row_id for row_id, *_ in rows]).execute(db)
-            found = (execution_rows.from_values(row[1:]) for row in rows)
-            return [
-                replace(each, lease=Lease(each.lease.epoch + 1, owner, expire_time))
-                for each in found
-            ]
+            rows: list[tuple[Any, ...]] = db.execute_sql(*claim).fetchall()
+            # The statement promises no order. Rows that were claimed together have positions, or
+            # none of them has.
+            found = {row_id: execution_rows.from_values(tuple(row)) for row_id, *row in rows}
+            ordered = sorted(found.items(), key=lambda item: (item[1].position or 0, item[0]))
+            return [execution for _, execution in ordered]
 
         return await self._database.write(job)
 
 
-def _rows(*conditions: Expression | SQL) -> Query:
-    columns: tuple[Any, ...] = (Row.id, *execution_rows.COLUMNS)
-    return Row.select(*columns).where(*conditions)
+def _ids(*conditions: Expression | SQL) -> Query:
+    return Row.select(Row.id).where(*conditions)
 
 
 def _queued(values: tuple[Any, ...]) -> Queued:
