@@ -97,6 +97,12 @@ class Bare:
         self.client.remove_container(container, force=True)
         return seconds
 
+    def created_ahead(self, function: str) -> int:
+        """Count the containers that wait for executions of a function, by its id."""
+        name = f"namespaces/default/functions/{function}"
+        filters = {"label": ["skybridge.ahead", f"skybridge.function={name}"], "status": "created"}
+        return len(self.client.containers(all=True, filters=filters))
+
     def first_byte(self, container: str) -> float:
         """Attach to a container that runs, and return the clock when its first byte comes."""
         attached = self.client.attach_socket(container, params={"stdout": 1, "stream": 1})

@@ -1,6 +1,7 @@
 """Cold executions against bare docker-py cycles, one after the other and eight at a time.
 
-Once with networks of their own, once with those that sandboxes keep.
+Once with networks of their own, once with those that sandboxes keep, once on containers that were
+created ahead, with such networks.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from skybridge.faas.v1 import function_pb2
 from skybridge.faas.v1.execution_pb2 import EXECUTION_STATE_SUCCEEDED
 from skybridge.faas.v1.execution_service_pb2 import ExecuteFunctionRequest
 from tests.benchmarks.bare import Bare
-from tests.benchmarks.harness import PYTHON, Result, Stubs, milliseconds, server, timed
+from tests.benchmarks.harness import BUSYBOX, PYTHON, Result, Stubs, milliseconds, server, timed
 
 SCRIPT = "echo hello"
 PAIRS = 31
@@ -29,6 +30,11 @@ ROUNDS = 5
 CYCLES = 24
 WARM_UP = 3
 """Rounds of all callers until there is a sandbox for each."""
+
+
+async def _removed() -> None:
+    """Give a server the time to remove what has ended: that follows the answer."""
+    await asyncio.sleep(0.2)
 
 
 @dataclass
@@ -41,6 +47,8 @@ class Kind:
     least_rate: float
     """Of the rate of bare cycles."""
     execute: Callable[[], Awaitable[None]]
+    rest: Callable[[], Awaitable[None]] = _removed
+    """Waits until it does nothing more in the background."""
     seconds: list[float] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
     ratios: list[float] = field(default_factory=list)
@@ -58,12 +66,20 @@ async def run() -> list[Result]:
     """Measure, in turn, so that a drift of the machine hits all."""
     bare = Bare()
     async with (
-        _executing(FAAS_NETWORK_SANDBOXES="0") as plainly,
-        _executing() as in_sandbox,
+        _executing(FAAS_NETWORK_SANDBOXES="0") as (_, plainly),
+        _executing() as (_, in_sandbox),
+        _executing(ahead=CALLERS, FAAS_NETWORK_SANDBOXES=str(3 * CALLERS)) as (name, created_ahead),
     ):
+
+        async def all_created() -> None:
+            while bare.created_ahead(name) < CALLERS:  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0.02)
+            await _removed()
+
         kinds = [
             Kind("cold", 1.05, 0.95, plainly),
             Kind("cold in sandboxes", 0.70, 1.6, in_sandbox),
+            Kind("cold created ahead", 0.70, 1.0, created_ahead, all_created),
         ]
         await kinds[1].cycles(WARM_UP * CALLERS)
         results = [*await _one_by_one(bare, kinds), *await _together(bare, kinds)]
@@ -106,18 +122,28 @@ async def _first_of_http(bare: Bare) -> Result:
 
 
 @asynccontextmanager
-async def _executing(**settings: str) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-    """Run a server; yields what executes a function there once."""
+async def _executing(
+    ahead: int = 0, **settings: str
+) -> AsyncIterator[tuple[str, Callable[[], Awaitable[None]]]]:
+    """Run a server; yields the id of a function and what executes it there once."""
     with server(**settings) as ours:
         async with Stubs(ours.address) as stubs:
-            request = ExecuteFunctionRequest(function=await stubs.deploy(SCRIPT))
+            name = await stubs.deploy_spec(
+                function_pb2.FunctionSpec(
+                    image=BUSYBOX,
+                    command=["/bin/sh", "-c", SCRIPT],
+                    pull_policy=function_pb2.PULL_POLICY_NEVER,
+                    scaling=function_pb2.Scaling(min_instances=ahead),
+                )
+            )
+            request = ExecuteFunctionRequest(function=name)
 
             async def execute() -> None:
                 answer = await stubs.executions.ExecuteFunction(request)
                 assert answer.execution.state == EXECUTION_STATE_SUCCEEDED
                 assert answer.execution.output == b"hello\n"
 
-            yield execute
+            yield name, execute
 
 
 async def _one_by_one(bare: Bare, kinds: list[Kind]) -> list[Result]:
@@ -126,6 +152,7 @@ async def _one_by_one(bare: Bare, kinds: list[Kind]) -> list[Result]:
         floor.append(await asyncio.to_thread(bare.cycle, SCRIPT))
         for kind in kinds:
             kind.seconds.append(await timed(kind.execute()))
+            await kind.rest()
     return [
         Result(
             f"{kind.name}, median",
@@ -146,6 +173,7 @@ async def _together(bare: Bare, kinds: list[Kind]) -> list[Result]:
             floors.append(CYCLES / (time.perf_counter() - began))
             for kind in kinds:
                 kind.rates.append(CYCLES / await timed(kind.cycles(CYCLES)))
+                await kind.rest()
                 kind.ratios.append(kind.rates[-1] / floors[-1])
     return [
         Result(
