@@ -132,3 +132,16 @@ def test_answers_that_nothing_explains() -> None:
     error = errors.of_engine(answer(500, "layer store is broken"))
     assert isinstance(error, RuntimeUnavailableError)
     assert "layer store is broken" in error.message
+
+
+@pytest.mark.parametrize(
+    ("text", "awake"),
+    [
+        ("Container 1a is not paused", True),
+        ("Cannot unpause container 1a: cannot resume a running process: unknown", True),
+        ("Cannot unpause container 1a: cannot resume a stopped container: unknown", True),
+        ("Cannot unpause container 1a: freezer is not supported", False),
+    ],
+)
+def test_what_needs_no_unpause(text: str, awake: bool) -> None:
+    assert errors.is_awake(answer(500, text)) is awake

@@ -50,6 +50,8 @@ _NO_ACCESS = re.compile(
     r"no basic auth credentials|unauthorized|authentication required|denied|forbidden",
     re.IGNORECASE,
 )
+_AWAKE = ("is not paused", "resume a running process", "a stopped container")
+"""The second comes where the engine has not yet heard of the first unpause."""
 _BAD_REFERENCE = re.compile(
     r"invalid reference format|invalid tag format|repository name", re.IGNORECASE
 )
@@ -157,7 +159,7 @@ def _of_launch(error: APIError) -> SkybridgeError:
 
 def is_awake(error: APIError) -> bool:
     """Whether a container could not be unpaused because it was not paused, or has ended."""
-    return any(each in explanation(error) for each in ("is not paused", "a stopped container"))
+    return any(each in explanation(error) for each in _AWAKE)
 
 
 def explanation(error: APIError) -> str:
