@@ -176,8 +176,10 @@ async def docker_bench(runtime: SandboxedRuntime, network: Network) -> AsyncIter
         yield bench
         for attachment in bench.attachments:
             await attachment.close()
-        for record in await bench.runtime.containers.list(bench.labels):
-            await bench.runtime.containers.remove(record.id)
+        mine = [bench.labels] if bench.runtime is runtime else [bench.labels, runtime.labels]
+        for labels in mine:  # with what a runtime left for another
+            for record in await bench.runtime.containers.list(labels):
+                await bench.runtime.containers.remove(record.id)
     await bench.runtime.close()
 
 
