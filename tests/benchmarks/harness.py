@@ -12,7 +12,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -130,8 +130,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def server(**settings: str) -> Iterator[Process]:
-    """Run a server of ours on a database of its own."""
+def server(log: Path | None = None, /, **settings: str) -> Iterator[Process]:
+    """Run a server of ours on a database of its own; `log`: where it tells what it does."""
     with tempfile.TemporaryDirectory() as folder:
         address = f"127.0.0.1:{free_port()}"
         environment = {
@@ -139,10 +139,12 @@ def server(**settings: str) -> Iterator[Process]:
             "FAAS_LISTEN": address,
             "FAAS_DATABASE": f"{folder}/bench.db",
             "FAAS_METRICS_LISTEN": "",
-            "FAAS_LOG_LEVEL": "warning",
+            "FAAS_LOG_LEVEL": "info" if log else "warning",
+            "FAAS_LOG_FORMAT": "json",
             **settings,
         }
-        with _process([sys.executable, "-m", "skybridge_server", "serve"], environment) as pid:
+        command = [sys.executable, "-m", "skybridge_server", "serve"]
+        with _process(command, environment, log) as pid:
             _wait_for(address)
             yield Process(address, pid)
 
@@ -158,8 +160,13 @@ def echo() -> Iterator[Process]:
 
 
 @contextmanager
-def _process(command: list[str], environment: dict[str, str]) -> Iterator[int]:
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+def _process(
+    command: list[str], environment: dict[str, str], log: Path | None = None
+) -> Iterator[int]:
+    with log.open("ab") if log else nullcontext() as stderr:
+        process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.DEVNULL, stderr=stderr
+        )
     try:
         yield process.pid
     finally:
