@@ -13,11 +13,12 @@ import pytest
 
 from skybridge_server.errors import ContainerStartError
 from skybridge_server.models.functions import MIB, Isolation, Network, Resources
+from skybridge_server.models.journal import OutputStream
 from skybridge_server.runtimes.base import Attachment, ContainerSpec
 from skybridge_server.runtimes.docker_engine import DockerRuntime
 from tests.contract.test_runtimes import read_until
 from tests.support.sandboxes import SandboxedRuntime
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.docker
 
@@ -193,6 +194,52 @@ async def _greeting(address: str) -> bytes:
             writer.close()
             await writer.wait_closed()
             return greeting
+
+
+# -- boundaries ---------------------------------------------------------------------------------
+
+
+async def test_a_boundary_is_behind_what_was_written_before(engine: Engine) -> None:
+    containers = engine.runtime.containers
+    script = "while read word; do echo $word; echo $word >&2; done"
+    container_id = await containers.create(engine.spec(script))
+    attachment = await engine.attach(container_id)
+    await containers.start(container_id)
+    write = await engine.runtime.boundary_writer(container_id)
+    assert write is not None
+    came = dict.fromkeys(OutputStream, b"")
+    output = attachment.output()
+    expected = b""
+    for number in range(20):
+        await attachment.write(b"%d\n" % number)
+        expected += b"%d\n" % number
+        while any(came[stream] != expected for stream in OutputStream):
+            stream, data = await anext(output)
+            came[stream] += data
+        write(b"end\n", [*OutputStream])
+        expected += b"end\n"
+
+
+@pytest.mark.parametrize("script", ["exec 2>&1", "exec >/tmp/log", "exec >&-"])
+async def test_streams_that_a_function_replaced_take_no_boundary(
+    engine: Engine, script: str
+) -> None:
+    containers = engine.runtime.containers
+    container_id = await containers.create(engine.spec(f"read go; {script}; cat >/dev/null"))
+    attachment = await engine.attach(container_id)
+    await containers.start(container_id)
+    write = await engine.runtime.boundary_writer(container_id)
+    assert write is not None
+    await attachment.write(b"go\n")
+
+    async def refused() -> bool:
+        try:
+            return not write(b"x", [*OutputStream])
+        except OSError:
+            return True
+
+    await until(refused, "the streams to be replaced")
+    assert await engine.runtime.boundary_writer(container_id) is None
 
 
 # -- usage ----------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ from skybridge_server.runtimes.base import (
     Exit,
     Recording,
     Runtime,
+    SupportsBoundaries,
     SupportsEvents,
     SupportsProcesses,
     SupportsUsage,
@@ -552,6 +553,23 @@ async def test_processes_are_counted_while_there_are_any(bench: Bench) -> None:
     assert 1 <= count <= 2
     await bench.runtime.containers.remove(container_id)
     assert await bench.runtime.processes(container_id) is None
+
+
+async def test_a_boundary_comes_with_the_output(bench: Bench) -> None:
+    assert isinstance(bench.runtime, SupportsBoundaries)
+    assert await bench.runtime.boundary_writer("0" * 64) is None
+    container_id, attachment = await bench.start(SLEEP)
+    write = await bench.runtime.boundary_writer(container_id)
+    assert write is not None
+    for stream in OutputStream:
+        assert [*write(stream.name.encode(), {stream})] == [stream]
+    came: dict[OutputStream, bytes] = dict.fromkeys(OutputStream, b"")
+    async for stream, data in attachment.output():
+        came[stream] += data
+        if came == {stream: stream.name.encode() for stream in OutputStream}:
+            break
+    await bench.runtime.containers.remove(container_id)
+    assert await bench.runtime.boundary_writer(container_id) is None
 
 
 async def test_an_engine_that_does_not_answer(bench: Bench) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import uuid
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -36,6 +36,7 @@ from skybridge_server.runtimes.base import (
     Listener,
     PullProgress,
     Recording,
+    WriteBoundary,
 )
 from tests.fakes.network import FakeNetwork
 
@@ -470,6 +471,21 @@ class FakeRuntime:
     async def processes(self, container_id: str) -> int | None:
         container = self._containers.present.get(container_id)
         return self.process_count if container is not None and container.running else None
+
+    async def boundary_writer(self, container_id: str) -> WriteBoundary | None:
+        container = self._containers.present.get(container_id)
+        if container is None or not container.running:
+            return None
+        writing: set[asyncio.Task[None]] = set()
+
+        def write(boundary: bytes, streams: Collection[OutputStream]) -> Collection[OutputStream]:
+            for stream in streams:
+                task = asyncio.create_task(container.process.write(boundary, stream))
+                writing.add(task)
+                task.add_done_callback(writing.discard)
+            return streams
+
+        return write
 
     async def connect(self, container_id: str, port: int) -> socket.socket:
         await self.gate.pass_through("connect")

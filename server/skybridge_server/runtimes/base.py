@@ -9,7 +9,7 @@ no container is left that nobody knows.
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum, auto
@@ -346,6 +346,26 @@ class SupportsProcesses(Protocol):
 
     async def processes(self, container_id: str) -> int | None:
         """Return how many processes and threads it has; None if nobody can tell. Never raises."""
+        ...
+
+
+WriteBoundary = Callable[[bytes, Collection[OutputStream]], Collection[OutputStream]]
+"""Writes a boundary, whole, into some streams, behind all that was written to them so far.
+
+Returns the streams that took it: others have no room now. OSError: it cannot be done.
+"""
+
+
+@runtime_checkable
+class SupportsBoundaries(Protocol):
+    """A runtime that can write into the output of a container, between what its processes write."""
+
+    async def boundary_writer(self, container_id: str) -> WriteBoundary | None:
+        """Return what writes into the output of a container that runs; None: nothing can.
+
+        What is written so comes with the output, in its place, and in the engine's log. Never
+        raises.
+        """
         ...
 
 

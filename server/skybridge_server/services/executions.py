@@ -70,8 +70,8 @@ class ExecutionService:
         if isinstance(accepted, Finished):
             return accepted.execution, accepted.output
         name, active, _ = accepted
-        if active is None:
-            execution = await self.get(name)
+        if active is None:  # of an earlier call: it has ended, or waits in the store
+            execution = await self._watching.end(name)
         else:
             with active.caller(not_after):
                 execution = await active.end()

@@ -25,6 +25,7 @@ from skybridge_server.models.journal import Event, OutputStream
 from skybridge_server.models.names import ExecutionName, FunctionName
 from skybridge_server.services import labels
 from skybridge_server.services.requests import ExecutionRequest, Heartbeat
+from skybridge_server.services.slots import AHEAD
 from tests.fakes.runtime import FakeProcess, says, sleep
 from tests.unit.services.world import HELLO, World, key, minutes, output_of, settle, until, world_of
 
@@ -213,6 +214,26 @@ async def test_a_repeat_that_leaves_does_not_cancel_for_the_first(world: World) 
     await settle()
     go_on.set()
     assert (await first).state is S.SUCCEEDED
+
+
+async def test_a_repeat_of_what_waits_in_the_store_waits_for_its_end(world: World) -> None:
+    go_on = asyncio.Event()
+
+    async def program(_process: FakeProcess) -> int:
+        await go_on.wait()
+        return 0
+
+    await world.deployed(program=program, scaling=Scaling(max_concurrency=1))
+    for _ in range(2 * AHEAD):
+        await world.start()
+    name = await world.start(key=key())
+    assert world.services.registry.get(name) is None
+    repeat = asyncio.create_task(world.execute(key=key()))
+    await settle()
+    assert not repeat.done()
+    go_on.set()
+    execution = await repeat
+    assert (execution.name, execution.state) == (name, S.SUCCEEDED)
 
 
 async def test_a_repeat_waits_while_the_first_is_stored_for_nobody(world: World) -> None:

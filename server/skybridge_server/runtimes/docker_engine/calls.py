@@ -132,6 +132,12 @@ def remove(client: APIClient, container_id: str) -> None:
             raise
 
 
+def process(client: APIClient, container_id: str) -> int:
+    """Return the number of a container's first process, as the engine counts; 0: none runs."""
+    state: dict[str, Any] = client.inspect_container(container_id)["State"]
+    return int(state["Pid"])
+
+
 def name(client: APIClient, container_id: str) -> str:
     """Return the name of a container that runs. ContainerGoneError."""
     found: dict[str, Any] = client.inspect_container(container_id)

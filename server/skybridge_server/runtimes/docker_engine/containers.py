@@ -124,6 +124,11 @@ class DockerContainers:
         with translating(of_container(container_id)):
             return await self._engine.call(lambda engine: calls.joined(engine.short, container_id))
 
+    async def process(self, container_id: str) -> int:
+        """Return the number of its first process, as the engine counts; 0: it does not run."""
+        with translating(of_container(container_id)):
+            return await self._engine.call(lambda engine: calls.process(engine.short, container_id))
+
     async def processes(self, container_id: str) -> int | None:
         with translating(of_container(container_id)):
             return await self._engine.call(

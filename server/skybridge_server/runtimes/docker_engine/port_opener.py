@@ -5,13 +5,12 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-from typing import Any
 
 import structlog
-from docker import APIClient
 
 from skybridge_server.errors import ContainerStartError
 from skybridge_server.models.ports import PortAccess
+from skybridge_server.runtimes.docker_engine import calls
 from skybridge_server.runtimes.docker_engine.client import EngineClient
 from skybridge_server.runtimes.docker_engine.errors import of_container, translating
 from skybridge_server.runtimes.docker_engine.namespace import NamespacePorts, socket_in
@@ -68,7 +67,7 @@ class PortOpener:
     async def _enter(self, sandbox: Sandbox) -> int:
         """Return a descriptor of its namespace, in which sockets can be made. OSError."""
         with translating(of_container(sandbox.id)):
-            number = await self._engine.call(lambda engine: _process(engine.short, sandbox.id))
+            number = await self._engine.call(lambda engine: calls.process(engine.short, sandbox.id))
         namespace = _open_namespace(number, sandbox.network)
         try:
             (await socket_in(namespace)).close()
@@ -87,9 +86,3 @@ def _open_namespace(number: int, network: NetworkIdentity) -> int:
         os.close(namespace)
         raise ProcessLookupError(errno.ESRCH, "the engine counts other processes than the server")
     return namespace
-
-
-def _process(client: APIClient, container_id: str) -> int:
-    """Return the number of a container's first process, as the engine counts."""
-    state: dict[str, Any] = client.inspect_container(container_id)["State"]
-    return int(state["Pid"])

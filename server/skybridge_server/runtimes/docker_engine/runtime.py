@@ -11,7 +11,14 @@ from skybridge_server.errors import RuntimeUnavailableError, SkybridgeError
 from skybridge_server.models.executions import Usage
 from skybridge_server.models.functions import Network
 from skybridge_server.models.ports import PortAccess
-from skybridge_server.runtimes.base import ContainerEnd, Credentials, EngineInfo, Listener
+from skybridge_server.runtimes.base import (
+    ContainerEnd,
+    Credentials,
+    EngineInfo,
+    Listener,
+    WriteBoundary,
+)
+from skybridge_server.runtimes.docker_engine.boundaries import PipeBoundaries
 from skybridge_server.runtimes.docker_engine.cgroups import read_processes, read_usage
 from skybridge_server.runtimes.docker_engine.client import (
     NEGOTIATION_SECONDS,
@@ -117,6 +124,16 @@ class DockerRuntime:
         try:
             return await self._plain.processes(container_id)
         except SkybridgeError:
+            return None
+
+    async def boundary_writer(self, container_id: str) -> WriteBoundary | None:
+        engine = self._engine.current
+        if engine is None or not engine.local:
+            return None
+        try:
+            number = await self._plain.process(container_id)
+            return PipeBoundaries(number, container_id)
+        except (OSError, SkybridgeError):
             return None
 
     async def connect(self, container_id: str, port: int) -> socket.socket:

@@ -23,7 +23,9 @@ from skybridge_server.runtimes.base import (
     ContainerSpec,
     Runtime,
     SupportsAdoption,
+    SupportsBoundaries,
     SupportsPause,
+    WriteBoundary,
 )
 from skybridge_server.services import labels
 from skybridge_server.services.engines import Engines
@@ -60,6 +62,8 @@ class ContainerLauncher:
         else:
             await self._start_anew(runtime, instance)
         await self._processes.begin(runtime, instance)
+        if instance.revision.spec.scaling.instance_concurrency == 1:
+            instance.log.write_boundary = await _boundary_writer(runtime, instance)
         instance.thaw = lambda: self._thaw(runtime, instance)
         if instance.revision.spec.contract.kind.adoptable and not instance.adopted:
             instance.mark = self.marks.begin(instance.facts())
@@ -175,14 +179,15 @@ class ContainerLauncher:
     async def _read(self, runtime: Runtime, instance: Instance, attachment: Attachment) -> None:
         """Take what the instance writes, to the end of its container."""
         try:
-            async for _, data in attachment.output():
-                await instance.log.add(data)
+            async for stream, data in attachment.output():
+                await instance.log.add(stream, data)
             instance.end(Ended(await runtime.containers.wait(instance.container_id)))
         except SkybridgeError as error:
             instance.end(Ended(error=error))
         except Exception:
             log.exception("output broke", instance=str(instance.name))
             instance.end(Ended(error=SkybridgeError("internal error of the server")))
+        instance.log.end()
         # Not every contract can see the end by itself.
         await instance.conversation.close()
 
@@ -247,3 +252,11 @@ class ContainerLauncher:
 
     def _runtime(self, instance: Instance) -> Runtime:
         return self._engines.get(instance.revision.spec.runtime)
+
+
+async def _boundary_writer(runtime: Runtime, instance: Instance) -> WriteBoundary | None:
+    """Return what writes into the output of an instance, so that executions' logs can be parted."""
+    # Other OCI runtimes may have other streams behind those of the first process.
+    if not isinstance(runtime, SupportsBoundaries) or instance.revision.spec.isolation.oci_runtime:
+        return None
+    return await runtime.boundary_writer(instance.container_id)

@@ -16,6 +16,7 @@ from skybridge_server.errors import (
 )
 from skybridge_server.models.functions import MIB, Resources, Reuse, Timeouts
 from skybridge_server.models.instances import InstanceState
+from skybridge_server.models.journal import OutputStream
 from skybridge_server.models.names import InstanceName
 from skybridge_server.services.pool.budget import Cost
 from tests.unit.services.pool.kit import Kit, dies, revision, uid_of
@@ -182,7 +183,7 @@ async def test_an_instance_that_ends_before_it_is_ready_says_how(kit: Kit) -> No
     kit.launcher.may_start.clear()
     ticket = kit.enter(F)
     await until(lambda: kit.launcher.started)
-    await kit.launcher.started[0].log.add(b"ImportError: x\n")
+    await kit.launcher.started[0].log.add(OutputStream.STDERR, b"ImportError: x\n")
     dies(kit.launcher.started[0], code=1)
     with pytest.raises(InitError, match=r"exit code 1; it wrote: ImportError: x"):
         await kit.seated(ticket)

@@ -470,7 +470,9 @@ async def test_a_log_that_comes_a_little_late_is_still_the_executions(
     async def talk(instance: Instance, call: Call, _sink: Sink) -> Answer:
         loop = asyncio.get_running_loop()
         data = call.input
-        loop.call_later(0.01, lambda: asyncio.ensure_future(instance.log.add(data)))
+        loop.call_later(
+            0.01, lambda: asyncio.ensure_future(instance.log.add(OutputStream.STDERR, data))
+        )
         return FINE
 
     await deployed(world, warm=False)
@@ -485,7 +487,7 @@ async def test_a_log_in_doubt_is_in_nobodys(world: World, launcher: TalkingLaunc
 
     async def talk(instance: Instance, call: Call, _sink: Sink) -> Answer:
         for data in late:
-            await instance.log.add(data)
+            await instance.log.add(OutputStream.STDERR, data)
         late[:] = [call.input]
         return FINE
 

@@ -1,0 +1,72 @@
+"""Writes into the output of containers, through the pipes that their first processes write to."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Collection
+from pathlib import Path
+
+from skybridge_server.models.journal import OutputStream
+
+_NAMES = {OutputStream.STDOUT: "1", OutputStream.STDERR: "2"}
+"""Of their descriptors."""
+
+_Identity = tuple[int, int]
+"""Device and inode."""
+
+
+class PipeBoundaries:
+    """The pipes of one container, whose first process is one of this host."""
+
+    def __init__(self, number: int, container_id: str) -> None:
+        """`number`: of that process, as the engine counts. OSError: it is another, or has no pipes.
+
+        Two streams in one pipe could not be told apart.
+        """
+        if container_id not in Path(f"/proc/{number}/cgroup").read_text():
+            raise ProcessLookupError(errno.ESRCH, "the engine counts other processes than we do")
+        descriptors = Path(f"/proc/{number}/fd")
+        self._paths = {stream: descriptors / name for stream, name in _NAMES.items()}
+        self._pipes = {stream: _pipe(path.stat()) for stream, path in self._paths.items()}
+        if len({*self._pipes.values()}) < len(self._pipes):
+            raise _not_theirs()
+
+    def __call__(
+        self, boundary: bytes, streams: Collection[OutputStream]
+    ) -> Collection[OutputStream]:
+        # Not kept open: the engine waits for the end of all who may write.
+        opened: dict[OutputStream, int] = {}
+        try:
+            for stream in streams:
+                opened[stream] = self._open(stream)
+                if _pipe(os.fstat(opened[stream])) != self._pipes[stream]:
+                    raise _not_theirs()
+            return [stream for stream, pipe in opened.items() if _write(pipe, boundary)]
+        finally:
+            for pipe in opened.values():
+                os.close(pipe)
+
+    def _open(self, stream: OutputStream) -> int:
+        path = self._paths[stream]
+        _pipe(path.stat())  # to open something else might do something
+        return os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def _pipe(status: os.stat_result) -> _Identity:
+    if not stat.S_ISFIFO(status.st_mode):
+        raise _not_theirs()
+    return status.st_dev, status.st_ino
+
+
+def _not_theirs() -> OSError:
+    return OSError(errno.ESTALE, "the process has replaced its streams")
+
+
+def _write(pipe: int, data: bytes) -> bool:
+    """Write data whole, as pipes do up to 4096 bytes, or not at all. OSError."""
+    try:
+        return os.write(pipe, data) == len(data)
+    except BlockingIOError:
+        return False
