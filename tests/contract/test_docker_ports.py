@@ -22,7 +22,7 @@ from skybridge_server.errors import (
 )
 from skybridge_server.models.functions import Network
 from skybridge_server.models.ports import PortAccess
-from skybridge_server.runtimes.docker_engine import port_opener
+from skybridge_server.runtimes.docker_engine import calls, port_opener
 from tests.contract.test_docker_sandboxes import BUSYBOX, Sandboxed, python
 from tests.contract.test_ports import ECHO, PORT, exchange
 from tests.contract.test_runtimes import read_until
@@ -252,7 +252,7 @@ async def test_what_is_not_the_network_of_the_sandbox_is_never_entered(
         (tmp_path / "boot_id").write_text("another\n")
         monkeypatch.setattr(port_opener, "BOOT_ID", tmp_path / "boot_id")
     else:
-        monkeypatch.setattr(port_opener, "_process", lambda *_: os.getpid())
+        monkeypatch.setattr(calls, "process", lambda *_: os.getpid())
     assert (await way_of(PortAccess.AUTO)).startswith("by relay: the engine ")
     with pytest.raises(ContainerStartError, match="FAAS_PORT_ACCESS"):
         await way_of(PortAccess.NAMESPACE)
