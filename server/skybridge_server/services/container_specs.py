@@ -15,8 +15,9 @@ def spec_of(
     labels: Mapping[str, str],
     *,
     ahead: bool = False,
+    reachable: bool = False,
 ) -> ContainerSpec:
-    """Return a container that runs a revision once; `ahead` as in ContainerSpec."""
+    """Return a container of a revision; `ahead` and `reachable` as in ContainerSpec."""
     spec = revision.spec
     return ContainerSpec(
         name=name,
@@ -31,4 +32,5 @@ def spec_of(
         isolation=spec.isolation,
         stop_grace=spec.timeouts.shutdown_grace,
         ahead=ahead,
+        reachable=reachable,
     )

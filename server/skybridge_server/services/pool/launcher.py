@@ -28,6 +28,7 @@ from skybridge_server.runtimes.base import (
     WriteBoundary,
 )
 from skybridge_server.services import labels
+from skybridge_server.services.container_specs import spec_of
 from skybridge_server.services.engines import Engines
 from skybridge_server.services.pool.instances import Ended, Instance
 from skybridge_server.services.pool.marks import Marks
@@ -160,19 +161,12 @@ class ContainerLauncher:
         self._readers[instance] = asyncio.create_task(self._read(runtime, instance, attachment))
 
     def _spec(self, instance: Instance) -> ContainerSpec:
-        revision, spec = instance.revision, instance.revision.spec
-        return ContainerSpec(
-            name=f"skybridge-{revision.name.function.function}-{instance.name.instance}",
-            image_id=revision.image_id,
-            command=spec.command,
-            args=spec.args,
-            env=environment(revision),
-            labels=labels.of_instance(self._server_id, instance.name, revision.name),
-            working_dir=spec.working_dir,
-            resources=spec.resources,
-            network=spec.network,
-            isolation=spec.isolation,
-            stop_grace=spec.timeouts.shutdown_grace,
+        revision = instance.revision
+        return spec_of(
+            revision,
+            f"skybridge-{revision.name.function.function}-{instance.name.instance}",
+            environment(revision),
+            labels.of_instance(self._server_id, instance.name, revision.name),
             reachable=True,
         )
 
