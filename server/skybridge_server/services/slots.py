@@ -239,7 +239,7 @@ class Slots:
         """Take a place to run and a seat, if both are there and nobody waits for them."""
         lane = self._lanes.get(function_uid) or Lane(function_uid)
         number = next(self._numbers)
-        lane.limit(_most_running(scaling, self._max_running), number)
+        self._limit(lane, scaling, number)
         if lane.queued or not lane.room or self.running >= self._max_running:
             return None
         seat = seats.take()
@@ -268,9 +268,13 @@ class Slots:
         """Return the lane of one that comes, and its number."""
         lane = self._lanes.get(function_uid) or Lane(function_uid)
         number = next(self._numbers)
-        if lane.limit(_most_running(scaling, self._max_running), number):
-            self._serve(lane)  # those that wait come before this one
+        self._limit(lane, scaling, number)
         return lane, number
+
+    def _limit(self, lane: Lane, scaling: Scaling, number: int) -> None:
+        """Let as many run as the revision of the latest says; those that wait come first."""
+        if lane.limit(_most_running(scaling, self._max_running), number) and lane.queued:
+            self._serve(lane)
 
     def resume(self, function_uid: str, scaling: Scaling) -> Ticket:
         """Take the place of what runs already: it has one, however many there are."""
@@ -369,6 +373,7 @@ class Slots:
     def again(self, ticket: Ticket) -> None:
         """Let one that runs wait for another seat, before everybody else."""
         lane, seat = ticket.lane, ticket.seat
+        was_full = self.running >= self._max_running
         lane.running.remove(ticket)
         self.running -= 1
         ticket.seat = None
@@ -378,7 +383,10 @@ class Slots:
         self.queued += 1
         if seat is not None:
             seat.leave()
-        self._serve(lane)
+        if was_full:
+            self._serve_all()
+        else:
+            self._serve(lane)
 
     def serve(self, function_uid: str) -> None:
         """Hand out seats of a function that have become free."""

@@ -19,6 +19,8 @@ from skybridge_server.services.registry import Registry
 from skybridge_server.services.requests import Heartbeat
 
 READ_BYTES = 1 * MIB
+LOOK_AGAIN = timedelta(seconds=5)
+"""How long the end of an execution that waits in the store may go unnoticed."""
 
 
 class Watching:
@@ -79,7 +81,8 @@ class Watching:
                 execution = await (active.end() if active else self._executions.get(name))
                 if execution.state.final:
                     return execution
-                await arrived.wait()
+                # It may be lost before it comes to memory: nobody tells of that.
+                await _set_within(arrived, LOOK_AGAIN)
 
     async def _of_journal(
         self, journal: Journal, after: int, heartbeat: timedelta

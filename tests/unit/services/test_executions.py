@@ -236,6 +236,18 @@ async def test_a_repeat_of_what_waits_in_the_store_waits_for_its_end(world: Worl
     assert (execution.name, execution.state) == (name, S.SUCCEEDED)
 
 
+async def test_a_repeat_hears_of_an_end_in_the_store(world: World) -> None:
+    await world.deployed(program=sleep, scaling=Scaling(max_concurrency=1))
+    for _ in range(2 * AHEAD):
+        await world.start()
+    name = await world.start(key=key())
+    repeat = asyncio.create_task(world.execute(key=key()))
+    await settle()
+    rows = world.repositories.executions.rows
+    rows[name] = replace(rows[name], state=S.FAILED)
+    assert (await repeat).state is S.FAILED
+
+
 async def test_a_repeat_waits_while_the_first_is_stored_for_nobody(world: World) -> None:
     await world.deployed(program=sleep)
     release = world.disk.hold("add")

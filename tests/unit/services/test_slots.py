@@ -199,6 +199,24 @@ def test_a_new_revision_opens_places_for_those_that_wait() -> None:
     assert runs(new)
 
 
+def test_a_new_revision_opens_them_also_where_a_seat_is_asked_for() -> None:
+    slots, seats = Slots(10, 100), OneSeat(3)
+    slots.enter("f", ONE, seats)
+    waits = slots.enter("f", ONE, seats)
+    new = slots.take("f", Scaling(max_concurrency=3), seats)
+    assert runs(waits)
+    assert new is not None
+
+
+def test_who_waits_for_another_seat_leaves_its_place_to_other_functions() -> None:
+    slots, seats = Slots(1, 10), OneSeat(1)
+    first = slots.enter("f", Scaling(), seats)
+    other = slots.enter("g", Scaling())
+    first.again()
+    assert runs(other)
+    assert not runs(first)
+
+
 class SlotsMachine(RuleBasedStateMachine):
     """Against a model that knows only who entered in which order, and the limits."""
 

@@ -43,7 +43,7 @@ class PipeBoundaries:
                 opened[stream] = self._open(stream)
                 if _pipe(os.fstat(opened[stream])) != self._pipes[stream]:
                     raise _not_theirs()
-            return [stream for stream, pipe in opened.items() if _write(pipe, boundary)]
+            return _write_all(opened, boundary)
         finally:
             for pipe in opened.values():
                 os.close(pipe)
@@ -62,6 +62,19 @@ def _pipe(status: os.stat_result) -> _Identity:
 
 def _not_theirs() -> OSError:
     return OSError(errno.ESTALE, "the process has replaced its streams")
+
+
+def _write_all(pipes: dict[OutputStream, int], data: bytes) -> list[OutputStream]:
+    """Write data into pipes, and return which took it. OSError: none did, or will."""
+    taken: list[OutputStream] = []
+    for stream, pipe in pipes.items():
+        try:
+            if _write(pipe, data):
+                taken.append(stream)
+        except OSError:
+            if not taken:
+                raise
+    return taken
 
 
 def _write(pipe: int, data: bytes) -> bool:

@@ -101,6 +101,9 @@ class InstanceLog:
         """Let output belong to an execution, the only one that runs; None: it runs no more."""
         self._write = write
         self._routes = dict.fromkeys(OutputStream, write)
+        for cut in self._cuts.values():
+            if write is None or cut.before is not None:  # it has ended, or goes on elsewhere
+                cut.before = write
 
     def end(self) -> None:
         """Hear that nothing comes any more."""

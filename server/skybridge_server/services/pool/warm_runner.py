@@ -209,6 +209,7 @@ class WarmRunner(Runner):
             if self._spec.scaling.instance_concurrency == 1:
                 instance.log.belongs_to(self._log)
             answer = await answering(self._take)
+            self._active.exited()  # what its log takes is not its time
             await instance.log.settle()
         except asyncio.CancelledError:
             if not self._gave_up or self._task is None:

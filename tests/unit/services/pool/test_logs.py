@@ -175,6 +175,22 @@ async def test_who_leaves_meanwhile_leaves_the_log_to_the_execution() -> None:
     assert (execution.log, log.tail) == (b"before behind", b"")
 
 
+async def test_who_goes_on_with_an_execution_gets_what_is_under_way() -> None:
+    log, caller, task, following = InstanceLog(), Execution(), Execution(), Execution()
+    streams = Streams(log)
+    log.belongs_to(caller.write)
+    streams.under_way = {OUT: b"one ", ERR: b"uno "}
+    ending = await settling(log)
+    ending.cancel()
+    await asyncio.gather(ending, return_exceptions=True)
+    log.belongs_to(task.write)
+    await streams.bring(OUT)
+    log.belongs_to(None)
+    log.belongs_to(following.write)
+    await streams.bring(ERR)
+    assert (caller.log, task.log, following.log, log.tail) == (b"", b"one ", b"", b"uno ")
+
+
 async def test_an_instance_that_never_writes_is_not_waited_for() -> None:
     log = InstanceLog()
     streams = Streams(log)
