@@ -1,9 +1,10 @@
 """Containers that are created ahead of the executions that start them.
 
 A STDIO function has as many as its `scaling.min_instances` says: created, never started, so that
-they take no memory and no processor time. The execution that takes one renames it to its own, and
-is found by that name from then on, as any other. What is missing is made in the background, one
-after the other. Whatever goes wrong with them, an execution can do without.
+they hold a network sandbox each, and otherwise no memory and no processor time. The execution that
+takes one renames it to its own, and is found by that name from then on, as any other. What is
+missing is made in the background, one after the other. Whatever goes wrong with them, an execution
+can do without.
 """
 
 from __future__ import annotations
