@@ -13,6 +13,7 @@ from skybridge_server.errors import (
     ImageAccessDeniedError,
     ImageNotFoundError,
     InvalidArgumentError,
+    PauseUnsupportedError,
     RegistryUnavailableError,
     RuntimeUnavailableError,
 )
@@ -145,3 +146,32 @@ def test_answers_that_nothing_explains() -> None:
 )
 def test_what_needs_no_unpause(text: str, awake: bool) -> None:
     assert errors.is_awake(answer(500, text)) is awake
+
+
+PAUSE = "Cannot pause container 1a: "
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "kind"),
+    [
+        (
+            500,
+            f"{PAUSE}OCI runtime pause failed: unable to freeze: unknown",
+            RuntimeUnavailableError,
+        ),
+        (500, f"{PAUSE}freezer is not supported: unknown", PauseUnsupportedError),
+        (500, f"{PAUSE}rpc error: code = Unimplemented: not implemented", PauseUnsupportedError),
+        (
+            500,
+            f"{PAUSE}cannot toggle freezer: cgroups not configured for container: unknown",
+            PauseUnsupportedError,
+        ),
+        (500, "pause is not supported for cgroup V1 rootless containers", PauseUnsupportedError),
+        (501, "this engine does not pause", PauseUnsupportedError),
+        (404, "No such container: 1a", ContainerGoneError),
+    ],
+)
+def test_pauses_that_fail_once_and_those_that_always_will(
+    status: int, text: str, kind: type[Exception]
+) -> None:
+    assert type(errors.of_pause("1a")(answer(status, text))) is kind

@@ -52,6 +52,9 @@ _NO_ACCESS = re.compile(
 )
 _AWAKE = ("is not paused", "resume a running process", "a stopped container")
 """The second comes where the engine has not yet heard of the first unpause."""
+_NO_PAUSE = re.compile(
+    r"not supported|unsupported|not implemented|cgroups not configured", re.IGNORECASE
+)
 _BAD_REFERENCE = re.compile(
     r"invalid reference format|invalid tag format|repository name", re.IGNORECASE
 )
@@ -113,12 +116,13 @@ def of_start(container_id: str) -> Translation:
 
 
 def of_pause(container_id: str) -> Translation:
-    """Translate answers to a pause: but for its end, nothing of a container prevents that."""
+    """Translate answers to a pause: a kernel may not manage to freeze processes that are busy."""
 
     def translate(error: APIError) -> SkybridgeError:
-        if is_missing(error):
-            return ContainerGoneError(container_id)
-        return PauseUnsupportedError(f"the engine cannot pause containers: {explanation(error)}")
+        text = explanation(error)
+        if error.status_code == 501 or _NO_PAUSE.search(text):
+            return PauseUnsupportedError(f"the engine cannot pause containers: {text}")
+        return of_container(container_id)(error)
 
     return translate
 

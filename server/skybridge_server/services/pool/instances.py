@@ -17,6 +17,9 @@ from skybridge_server.runtimes.base import Exit
 from skybridge_server.services.pool.logs import InstanceLog
 from skybridge_server.services.pool.marks import Facts, Left, Mark, unmarked
 
+LONGEST_PAUSE = 60.0
+"""Seconds at most between two tries to pause an instance that cannot be paused."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ended:
@@ -75,6 +78,7 @@ class Instance:
         """When it last became idle, by the clock of the loop."""
         self.last_used_time: datetime | None = None
         self.frozen = False
+        """Whether it may be paused, so that it has to be let run before it is used."""
         self.polite = False
         """Whether its process is asked to end before it is killed."""
         self.log = InstanceLog()
@@ -86,6 +90,8 @@ class Instance:
         self.deadline: asyncio.Timeout | None = None
         """Of its start, while that is under way."""
         self._owner = owner
+        self._pause_failures = 0
+        self._pause_again_at = 0.0
 
     @classmethod
     def of(cls, left: Left, mark: Mark, container_id: str, owner: Owner) -> Instance:
@@ -154,7 +160,23 @@ class Instance:
         self.state = InstanceState.IDLE
         self.used_at = asyncio.get_running_loop().time()
         self.last_used_time = datetime.now(UTC)
+        self._pause_failures, self._pause_again_at = 0, 0.0
         self.mark.idle(self.executions)
+
+    def may_pause(self, now: float) -> bool:
+        """Tell whether it can be tried to pause it, by the clock of the loop."""
+        return self.state is InstanceState.IDLE and now >= self._pause_again_at
+
+    def not_paused(self) -> None:
+        """Note that it could not be paused; as long as it is idle, that is tried ever more seldom.
+
+        Whether it runs is not certain: who asked may not have heard of what was done.
+        """
+        if self.state is InstanceState.PAUSED:
+            self.state = InstanceState.IDLE
+        self._pause_failures += 1
+        wait = min(2.0**self._pause_failures, LONGEST_PAUSE)
+        self._pause_again_at = asyncio.get_running_loop().time() + wait
 
     def let_go(self) -> None:
         """Let it run on for a later process, if it does nothing; else let it be removed."""

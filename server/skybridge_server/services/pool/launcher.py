@@ -224,15 +224,11 @@ class ContainerLauncher:
         except PauseUnsupportedError as error:
             self._cannot_pause.add(self._runtime(instance).name)
             log.warning("instances are not paused", detail=error.message)
-            self._let_run(instance)
+            instance.not_paused()
+            instance.frozen = False
         except SkybridgeError as error:
             log.warning("instance not paused", instance=str(instance.name), detail=error.message)
-            self._let_run(instance)
-
-    def _let_run(self, instance: Instance) -> None:
-        instance.frozen = False
-        if instance.state is InstanceState.PAUSED:
-            instance.state = InstanceState.IDLE
+            instance.not_paused()
 
     async def _thaw(self, runtime: Runtime, instance: Instance) -> None:
         """Let an instance run that is paused, or is being paused."""

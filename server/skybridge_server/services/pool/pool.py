@@ -409,7 +409,7 @@ class Pool:
             idle = now - instance.used_at
             if idle >= idle_limit and fleet.alive > fleet.minimum:
                 instance.retire(polite=True)
-            elif 0 < pause_after <= idle and instance.state is InstanceState.IDLE:
+            elif 0 < pause_after <= idle and instance.may_pause(now):
                 self._launcher.pause(instance)
 
     # -- inside ---------------------------------------------------------------------------------

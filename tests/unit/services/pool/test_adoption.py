@@ -80,6 +80,17 @@ class Server:
         await world.services.sweeper.open()
         return world
 
+    async def end(self) -> None:
+        """End it for good; nothing may be left."""
+        await self.world.services.registry.close(0)
+        await self.world.services.sweeper.close()
+        await self.world.services.instances.close()
+        await self.world.services.deployments.close()
+        assert self.containers == set()
+        assert Marks(self.memory).left == {}
+        for engines in self.engines:
+            await engines.close()
+
     @property
     def containers(self) -> set[str]:
         return {*self.runtime.containers.present}
@@ -94,14 +105,7 @@ async def server() -> AsyncGenerator[Server, None]:
     made = Server()
     await made.start()
     yield made
-    await made.world.services.registry.close(0)
-    await made.world.services.sweeper.close()
-    await made.world.services.instances.close()
-    await made.world.services.deployments.close()
-    assert made.containers == set()
-    assert Marks(made.memory).left == {}
-    for engines in made.engines:
-        await engines.close()
+    await made.end()
 
 
 async def idle(server: Server, **spec: Any) -> InstanceRecord:
