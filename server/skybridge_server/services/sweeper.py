@@ -25,6 +25,8 @@ INTERVAL = 60.0
 """Seconds between two sweeps; what an engine tells, and its return, have it swept at once."""
 LISTEN_PAUSE = 1.0
 """Seconds until an engine is listened to again after it fell silent."""
+STOP_PATIENCE = 10.0
+"""Seconds that a stop of the server waits for the last sweep."""
 
 log = structlog.get_logger(__name__)
 
@@ -55,6 +57,8 @@ class Sweeper:
         self._adopting = adopting
         self._engines = engines
         self._server_id = server_id
+        self._adopted: set[str] = set()
+        """The engines of which all that is taken over is known."""
         self._due = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -66,15 +70,25 @@ class Sweeper:
         self._tasks = [asyncio.create_task(each) for each in work]
 
     async def close(self) -> None:
-        """Stop sweeping."""
+        """Stop sweeping, with a last sweep: what is left now may stay for ever."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        try:
+            async with asyncio.timeout(STOP_PATIENCE):
+                for name in self._adopted.intersection(self._ready()):
+                    await self._remove_unknown(name)
+        except TimeoutError:
+            log.warning("containers are left to the next start")
+        except Exception:
+            log.exception("sweep broke")
 
     async def sweep(self) -> int:
         """Remove our containers that nobody needs any more; return how many."""
-        ready = [status.name for status in self._engines.status() if status.ready]
-        return sum([await self._sweep_engine(name) for name in ready])
+        return sum([await self._sweep_engine(name) for name in self._ready()])
+
+    def _ready(self) -> list[str]:
+        return [status.name for status in self._engines.status() if status.ready]
 
     async def _sweep_for_ever(self) -> None:
         while True:
@@ -91,6 +105,10 @@ class Sweeper:
 
     async def _sweep_engine(self, name: str) -> int:
         await self._adopting.run(name)
+        self._adopted.add(name)
+        return await self._remove_unknown(name)
+
+    async def _remove_unknown(self, name: str) -> int:
         containers = self._engines.get(name).containers
         try:
             records = await containers.list(labels.of_server(self._server_id))

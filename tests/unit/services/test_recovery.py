@@ -18,6 +18,7 @@ from skybridge_server.models.names import ExecutionName
 from skybridge_server.models.shutdown import ShutdownPolicy
 from skybridge_server.services import labels
 from skybridge_server.services.slots import AHEAD
+from skybridge_server.services.sweeper import STOP_PATIENCE
 from tests.fakes.runtime import FakeAttachment, FakeProcess, says, sleep
 from tests.unit.services.world import SERVER_ID, World, gaps_of, output_of, settle, until
 
@@ -523,6 +524,34 @@ async def test_a_sweep_that_breaks_is_not_the_last(
 
 
 # -- stopping the server ------------------------------------------------------------------------
+
+
+async def test_what_was_not_swept_yet_is_swept_at_a_stop(world: World) -> None:
+    await world.deployed(program=says())
+    left = [await leave_container(world, **orphan()) for _ in range(3)]
+    world.runtime.containers.program = sleep
+    running = await world.reaches(await world.start(), S.RUNNING)
+    removal = world.runtime.gate.hold("remove")
+    world.runtime.gate.entered.clear()
+    await world.services.sweeper.open()
+    await world.runtime.gate.seen("remove").wait()
+    assert {*left} < {*world.runtime.containers.present}
+    asyncio.get_running_loop().call_later(1, removal.set)
+    await world.services.sweeper.close()
+    assert {*world.runtime.containers.present} == {running.container_id}
+
+
+async def test_an_engine_that_hangs_does_not_hold_up_the_stop(world: World) -> None:
+    await world.deployed(program=says())
+    await leave_container(world, **orphan())
+    hanging = world.runtime.gate.hold("remove")
+    world.runtime.gate.entered.clear()
+    await world.services.sweeper.open()
+    await world.runtime.gate.seen("remove").wait()
+    async with asyncio.timeout(STOP_PATIENCE + 1):
+        await world.services.sweeper.close()
+    hanging.set()
+    assert await world.services.sweeper.sweep() == 1
 
 
 async def test_running_executions_may_end_within_the_grace(world: World) -> None:

@@ -20,7 +20,7 @@ IDLE_SECONDS = 300
 """After this a sandbox that nobody needed goes."""
 REST_SECONDS = 10
 """Before the next try after a sandbox could not be made."""
-CLOSE_SECONDS = 5
+CLOSE_SECONDS = 15
 KNOWN_PROGRAMS = 1000
 
 log = structlog.get_logger(__name__)
@@ -131,7 +131,10 @@ class Sandboxes:
             del self._avoiding[next(iter(self._avoiding))]
 
     async def close(self) -> None:
-        """Remove all, as far as that can be done within 5 s; what is left ends by itself."""
+        """Remove all, as far as that can be done within 15 s.
+
+        What is left ends by itself or, if it is lasting, is found by its labels.
+        """
         self._closed = True
         for sandbox in (*self._idle, *self._lent, *self._taken):
             self.discard(sandbox)

@@ -70,8 +70,8 @@ class Server:
 
     async def leave(self) -> None:
         """End this process, and leave what does nothing to the next one."""
-        await self.world.services.instances.close(ShutdownPolicy.HANDOVER)
         await self.world.services.sweeper.close()
+        await self.world.services.instances.close(ShutdownPolicy.HANDOVER)
 
     async def restart(self, **limits: Any) -> World:
         await self.leave()
@@ -170,6 +170,17 @@ async def test_what_was_paused_runs_again(server: Server) -> None:
     await until(server.instances)
     assert (await world.execute()).instance == before.name.instance
     assert not container.paused
+
+
+async def test_a_stop_before_they_are_looked_for_leaves_them(server: Server) -> None:
+    before = await idle(server)
+    looking = server.runtime.gate.hold("list")
+    await server.restart()
+    await server.leave()
+    looking.set()
+    await server.restart()
+    await until(server.instances)
+    assert [each.name for each in server.instances()] == [before.name]
 
 
 async def disabled(world: World) -> None:
