@@ -311,7 +311,11 @@ async def serve(
         async def drain(cut_short: object, *_: object) -> None:
             # The second signal may have met another callback: then nothing waits any more.
             grace = timedelta() if cut_short else shutdown.grace
-            await _drain(server, services.registry, grace, shutdown.policy)
+            try:
+                await _drain(server, services.registry, grace, shutdown.policy)
+            except asyncio.CancelledError:
+                await _drain(server, services.registry, timedelta(), shutdown.policy)
+                raise
 
         opened.push_async_exit(drain)
         engines.on_change(lambda: server.health.set_execution_serving(engines.ready))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -36,7 +37,7 @@ from tests.support.functions import (
     told,
 )
 from tests.support.server import Server
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.docker
 
@@ -100,7 +101,18 @@ async def test_a_stop_ends_what_runs_too_long_and_keeps_what_waits(serve: Serve)
     await stop(server)
 
 
-async def test_a_second_signal_stops_what_runs_at_once(serve: Serve) -> None:
+def refuses(address: str) -> bool:
+    """Tell whether nobody listens at an address."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), PATIENCE).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("draining", [False, True], ids=["at once", "when calls have ended"])
+async def test_a_second_signal_stops_what_runs_at_once(serve: Serve, draining: bool) -> None:
     """Functions still get their own grace, and their containers are removed."""
     server = serve(FAAS_SHUTDOWN_GRACE="10m")
     async with AsyncClient(server.address) as client:
@@ -109,6 +121,8 @@ async def test_a_second_signal_stops_what_runs_at_once(serve: Serve) -> None:
 
     server.signal(signal.SIGTERM)
     server.wait_for("stopping; a second signal does not wait for running calls")
+    if draining:
+        await asyncio.to_thread(wait_until, lambda: refuses(server.address), "the port to close")
     server.signal(signal.SIGTERM)
 
     assert await asyncio.to_thread(server.wait) == 1
