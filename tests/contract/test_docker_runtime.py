@@ -201,7 +201,7 @@ async def _greeting(address: str) -> bytes:
 
 async def test_a_boundary_is_behind_what_was_written_before(engine: Engine) -> None:
     containers = engine.runtime.containers
-    script = "while read word; do echo $word; echo $word >&2; done"
+    script = "while read word; do echo $word; (echo $word >&2); done"
     container_id = await containers.create(engine.spec(script))
     attachment = await engine.attach(container_id)
     await containers.start(container_id)
@@ -218,6 +218,22 @@ async def test_a_boundary_is_behind_what_was_written_before(engine: Engine) -> N
             came[stream] += data
         write(b"end\n", [*OutputStream])
         expected += b"end\n"
+
+
+async def test_a_boundary_gets_into_a_stream_that_was_put_aside(engine: Engine) -> None:
+    """While a shell redirects commands of its own, its streams are others."""
+    containers = engine.runtime.containers
+    script = "read go; { echo elsewhere; read more; } >&2"
+    container_id = await containers.create(engine.spec(script))
+    attachment = await engine.attach(container_id)
+    await containers.start(container_id)
+    write = await engine.runtime.boundary_writer(container_id)
+    assert write is not None
+    await attachment.write(b"go\n")
+    output = attachment.output()
+    assert await anext(output) == (OutputStream.STDERR, b"elsewhere\n")
+    assert {*write(b"end\n", [*OutputStream])} == {*OutputStream}
+    assert {await anext(output), await anext(output)} == {(each, b"end\n") for each in OutputStream}
 
 
 @pytest.mark.parametrize("script", ["exec 2>&1", "exec >/tmp/log", "exec >&-"])

@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 from skybridge_server.models.journal import OutputStream
@@ -27,8 +28,8 @@ class PipeBoundaries:
         """
         if container_id not in Path(f"/proc/{number}/cgroup").read_text():
             raise ProcessLookupError(errno.ESRCH, "the engine counts other processes than we do")
-        descriptors = Path(f"/proc/{number}/fd")
-        self._paths = {stream: descriptors / name for stream, name in _NAMES.items()}
+        self._descriptors = Path(f"/proc/{number}/fd")
+        self._paths = {stream: self._descriptors / name for stream, name in _NAMES.items()}
         self._pipes = {stream: _pipe(path.stat()) for stream, path in self._paths.items()}
         if len({*self._pipes.values()}) < len(self._pipes):
             raise _not_theirs()
@@ -41,17 +42,32 @@ class PipeBoundaries:
         try:
             for stream in streams:
                 opened[stream] = self._open(stream)
-                if _pipe(os.fstat(opened[stream])) != self._pipes[stream]:
-                    raise _not_theirs()
             return _write_all(opened, boundary)
         finally:
             for pipe in opened.values():
                 os.close(pipe)
 
     def _open(self, stream: OutputStream) -> int:
-        path = self._paths[stream]
-        _pipe(path.stat())  # to open something else might do something
-        return os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        """Open a pipe wherever its process has it: a shell puts it aside to redirect a command."""
+        pipe = self._pipes[stream]
+        try:
+            return _open(self._paths[stream], pipe)
+        except OSError:
+            for path in self._descriptors.iterdir():
+                with suppress(OSError):  # another, or closed meanwhile
+                    return _open(path, pipe)
+            raise
+
+
+def _open(path: Path, pipe: _Identity) -> int:
+    """Open a descriptor of a process if it is an end of this pipe. OSError."""
+    if _pipe(path.stat()) != pipe:  # to open something else might do something
+        raise _not_theirs()
+    descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if _pipe(os.fstat(descriptor)) == pipe:
+        return descriptor
+    os.close(descriptor)
+    raise _not_theirs()
 
 
 def _pipe(status: os.stat_result) -> _Identity:
