@@ -541,7 +541,7 @@ async def test_what_was_not_swept_yet_is_swept_at_a_stop(world: World) -> None:
     assert {*world.runtime.containers.present} == {running.container_id}
 
 
-async def test_an_engine_that_hangs_does_not_hold_up_the_stop(world: World) -> None:
+async def test_the_last_sweep_does_not_hold_up_the_stop_for_long(world: World) -> None:
     await world.deployed(program=says())
     await leave_container(world, **orphan())
     hanging = world.runtime.gate.hold("remove")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from datetime import timedelta
+from itertools import pairwise
 
 import pytest
 
@@ -61,7 +62,7 @@ async def test_it_is_tried_ever_more_seldom_while_nobody_comes(server: Server) -
         await tried(server).wait()
         moments.append(asyncio.get_running_loop().time())
         await settle()
-    pauses = [after - before for before, after in zip(moments, moments[1:], strict=False)]
+    pauses = [after - before for before, after in pairwise(moments)]
     assert pauses == sorted(pauses)
     assert LONGEST_PAUSE <= pauses[-1] < LONGEST_PAUSE + 1
 
