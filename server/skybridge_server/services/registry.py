@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import chain
 
 import structlog
 
@@ -56,7 +57,8 @@ class Registry:
         """By the names of their containers."""
         self._listeners: set[Launches] = set()
         self._arrivals: defaultdict[ExecutionName, set[asyncio.Event]] = defaultdict(set)
-        self._hanging_up = False
+        self.hanging_up = False
+        """Whether what waits in the store is left to the next start."""
         self._closing = False
 
     def __iter__(self) -> Iterator[ActiveExecution]:
@@ -93,8 +95,13 @@ class Registry:
 
     @contextmanager
     def arrival(self, name: ExecutionName) -> Iterator[asyncio.Event]:
-        """Give an event that is set when an execution is launched from now on."""
+        """Give an event that is set when an execution is launched from now on.
+
+        It is set, too, once that will not be any more: see `hanging_up`.
+        """
         arrived = asyncio.Event()
+        if self.hanging_up:
+            arrived.set()
         self._arrivals[name].add(arrived)
         try:
             yield arrived
@@ -132,7 +139,7 @@ class Registry:
         """
         if self._closing:
             return
-        if self._hanging_up:
+        if self.hanging_up:
             active.disconnect_grace = None
         runner = self._runners.of(active)
         self._active[active.name] = active
@@ -181,9 +188,11 @@ class Registry:
 
     def hang_up(self) -> None:
         """Let executions outlive their callers: from now on it is the server that leaves them."""
-        self._hanging_up = True
+        self.hanging_up = True
         for active in self._active.values():
             active.disconnect_grace = None
+        for arrived in chain.from_iterable(self._arrivals.values()):
+            arrived.set()
 
     async def close(self, grace: float, policy: ShutdownPolicy = ShutdownPolicy.CANCEL) -> None:
         """Let running executions end within `grace` seconds, then stop them or hand them over.

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractContextManager, aclosing, nullcontext
 from datetime import UTC, datetime, timedelta
 
-from skybridge_server.errors import OutOfRangeError
+from skybridge_server.errors import OutOfRangeError, UnavailableError
 from skybridge_server.models.executions import Execution
 from skybridge_server.models.functions import MIB
 from skybridge_server.models.journal import Event, Result, StateChange
@@ -49,7 +49,10 @@ class Watching:
     async def follow(
         self, name: ExecutionName, *, after: int, heartbeat: timedelta
     ) -> AsyncGenerator[Event | Heartbeat]:
-        """Yield as `watch` does, without counting as a caller, and from wherever `after` is."""
+        """Yield as `watch` does, without counting as a caller, and from wherever `after` is.
+
+        UnavailableError: what comes next waits in the store, and the server stops.
+        """
         while True:
             with self._registry.arrival(name) as arrived:
                 attempt = self.follow_attempt(name, after=after, heartbeat=heartbeat)
@@ -61,7 +64,7 @@ class Watching:
                             return
                 if (await self._executions.get(name)).state.final:
                     return  # all of it was read before
-                while not await _set_within(arrived, heartbeat):
+                while not await self._launched(arrived, heartbeat):
                     yield Heartbeat(after, datetime.now(UTC))
 
     def follow_attempt(
@@ -74,7 +77,10 @@ class Watching:
         return self._of_journal(active.journal, after, heartbeat)
 
     async def end(self, name: ExecutionName) -> Execution:
-        """Wait until an execution has ended for good, and return it. NotFoundError."""
+        """Wait until an execution has ended for good, and return it.
+
+        NotFoundError. UnavailableError: it waits in the store, and the server stops.
+        """
         while True:
             with self._registry.arrival(name) as arrived:
                 active = self._registry.get(name)
@@ -82,7 +88,20 @@ class Watching:
                 if execution.state.final:
                     return execution
                 # It may be lost before it comes to memory: nobody tells of that.
-                await _set_within(arrived, LOOK_AGAIN)
+                await self._launched(arrived, LOOK_AGAIN)
+
+    async def _launched(self, arrived: asyncio.Event, length: timedelta) -> bool:
+        """Wait until an execution is launched; False when it was not in time.
+
+        UnavailableError: the server stops, and leaves it to the next start.
+        """
+        launched = await _set_within(arrived, length)
+        if self._registry.hanging_up:
+            raise UnavailableError(
+                "the server stops, and the execution goes on when it is back: ask again then",
+                reason="SERVER_STOPPING",
+            )
+        return launched
 
     async def _of_journal(
         self, journal: Journal, after: int, heartbeat: timedelta

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from skybridge_server.errors import RuntimeUnavailableError, StorageError
+from skybridge_server.errors import RuntimeUnavailableError, StorageError, UnavailableError
 from skybridge_server.models.executions import ExecutionState, Failure, FailureReason, Lease
 from skybridge_server.models.functions import MIB, Scaling
 from skybridge_server.models.journal import OutputStream
@@ -20,7 +20,7 @@ from skybridge_server.services import labels
 from skybridge_server.services.slots import AHEAD
 from skybridge_server.services.sweeper import STOP_PATIENCE
 from tests.fakes.runtime import FakeAttachment, FakeProcess, says, sleep
-from tests.unit.services.world import SERVER_ID, World, gaps_of, output_of, settle, until
+from tests.unit.services.world import SERVER_ID, World, gaps_of, key, output_of, settle, until
 
 S = ExecutionState
 ONE = Scaling(max_concurrency=1, max_queue_depth=2)
@@ -598,6 +598,29 @@ async def test_a_server_that_hangs_up_does_not_blame_the_caller(world: World) ->
     story.go_on.set()
     assert (await new.ended(name)).state is S.SUCCEEDED
     await new.engines.close()
+
+
+async def test_a_stop_does_not_wait_for_those_who_wait_for_what_is_in_the_store(
+    world: World,
+) -> None:
+    await world.deployed(program=sleep, scaling=Scaling(max_concurrency=1))
+    for _ in range(2 * AHEAD):
+        await world.start()
+    name = await world.start(key=key())
+    executions = world.services.executions
+    watch = aiter(executions.watch(name, after=1, heartbeat=timedelta(hours=10)))
+    waiting = [
+        asyncio.ensure_future(world.execute(key=key())),
+        asyncio.ensure_future(executions.wait(name, timedelta(hours=10))),
+        asyncio.ensure_future(anext(watch)),
+    ]
+    await settle()
+    assert not any(each.done() for each in waiting)
+    world.services.registry.hang_up()
+    for each in (*waiting, executions.wait(name, timedelta(hours=10))):
+        with pytest.raises(UnavailableError) as caught:
+            await each
+        assert caught.value.reason == "SERVER_STOPPING"
 
 
 async def test_what_is_starting_is_handed_over_once_it_runs(world: World) -> None:

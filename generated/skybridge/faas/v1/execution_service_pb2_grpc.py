@@ -36,7 +36,9 @@ class ExecutionServiceStub(object):
     answer INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (never deployed, or
     disabled), RESOURCE_EXHAUSTED (queue full, or the server's disk; RetryInfo says
     when to come back), ALREADY_EXISTS (`request_id` used for another request) and
-    UNAVAILABLE (the engine does not answer).
+    UNAVAILABLE (the engine does not answer). Every rpc that waits for one may answer
+    UNAVAILABLE with the reason SERVER_STOPPING: the server stops, and its next start
+    goes on with the execution.
     """
 
     def __init__(self, channel):
@@ -123,7 +125,9 @@ class ExecutionServiceServicer(object):
     answer INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (never deployed, or
     disabled), RESOURCE_EXHAUSTED (queue full, or the server's disk; RetryInfo says
     when to come back), ALREADY_EXISTS (`request_id` used for another request) and
-    UNAVAILABLE (the engine does not answer).
+    UNAVAILABLE (the engine does not answer). Every rpc that waits for one may answer
+    UNAVAILABLE with the reason SERVER_STOPPING: the server stops, and its next start
+    goes on with the execution.
     """
 
     def ExecuteFunction(self, request, context):
@@ -336,7 +340,9 @@ class ExecutionService(object):
     answer INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (never deployed, or
     disabled), RESOURCE_EXHAUSTED (queue full, or the server's disk; RetryInfo says
     when to come back), ALREADY_EXISTS (`request_id` used for another request) and
-    UNAVAILABLE (the engine does not answer).
+    UNAVAILABLE (the engine does not answer). Every rpc that waits for one may answer
+    UNAVAILABLE with the reason SERVER_STOPPING: the server stops, and its next start
+    goes on with the execution.
     """
 
     @staticmethod

@@ -37,7 +37,9 @@ class ExecutionServiceStub:
     answer INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (never deployed, or
     disabled), RESOURCE_EXHAUSTED (queue full, or the server's disk; RetryInfo says
     when to come back), ALREADY_EXISTS (`request_id` used for another request) and
-    UNAVAILABLE (the engine does not answer).
+    UNAVAILABLE (the engine does not answer). Every rpc that waits for one may answer
+    UNAVAILABLE with the reason SERVER_STOPPING: the server stops, and its next start
+    goes on with the execution.
     """
 
     @_typing.overload
@@ -126,7 +128,9 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     answer INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (never deployed, or
     disabled), RESOURCE_EXHAUSTED (queue full, or the server's disk; RetryInfo says
     when to come back), ALREADY_EXISTS (`request_id` used for another request) and
-    UNAVAILABLE (the engine does not answer).
+    UNAVAILABLE (the engine does not answer). Every rpc that waits for one may answer
+    UNAVAILABLE with the reason SERVER_STOPPING: the server stops, and its next start
+    goes on with the execution.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -211,7 +215,9 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
     answer INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (never deployed, or
     disabled), RESOURCE_EXHAUSTED (queue full, or the server's disk; RetryInfo says
     when to come back), ALREADY_EXISTS (`request_id` used for another request) and
-    UNAVAILABLE (the engine does not answer).
+    UNAVAILABLE (the engine does not answer). Every rpc that waits for one may answer
+    UNAVAILABLE with the reason SERVER_STOPPING: the server stops, and its next start
+    goes on with the execution.
     """
 
     @_abc_1.abstractmethod
