@@ -57,6 +57,7 @@ class Adoption:
             log.warning("instances not taken over", runtime=engine, detail=error.message)
         except Exception:
             log.exception("taking instances over broke", runtime=engine)  # others are started
+        self._marks.decided.add(engine)
         if not self._unseen:
             for left in [*self._marks.left.values()]:
                 self._marks.adopt(left).free()

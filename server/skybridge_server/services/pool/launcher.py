@@ -123,13 +123,13 @@ class ContainerLauncher:
             log.info("instance removed", instance=str(instance.name))
 
     def ready(self, revision: Revision) -> bool:
-        if self.marks.await_decision(revision.name.number, revision.create_time):
-            return False  # what was left may do
         try:
             self._engines.check(revision.spec.runtime)
         except SkybridgeError:
             return False  # it is looked again when executions wait
-        return True
+        engine = self._engines.get(revision.spec.runtime).name
+        # What was left may do.
+        return not self.marks.await_decision(revision.name.number, revision.create_time, engine)
 
     def pause(self, instance: Instance) -> None:
         runtime = self._runtime(instance)

@@ -98,6 +98,8 @@ class Marks:
         found = [_read(memory, slot) for slot in slots] if known else []
         self.left = {each.facts.instance: each for each in found if each is not None}
         """What an earlier process left, until it is decided what becomes of it; by instance."""
+        self.decided: set[str] = set()
+        """The engines that have nothing more to be taken over. No mark says which has its own."""
         self._memory = memory
         self._free: list[int] = []
         for slot in {*slots} - {each.slot for each in self.left.values()}:
@@ -122,8 +124,10 @@ class Marks:
         finally:
             os.close(descriptor)
 
-    def await_decision(self, revision: int, revision_time: datetime) -> bool:
+    def await_decision(self, revision: int, revision_time: datetime, engine: str) -> bool:
         """Tell whether it is not decided yet what becomes of instances of a revision."""
+        if engine in self.decided:
+            return False
         wanted = (revision, revision_time)
         facts = (left.facts for left in self.left.values())
         return any((each.revision, each.revision_time) == wanted for each in facts)

@@ -42,13 +42,14 @@ class Server:
         self.runtime = FakeRuntime("docker")
         self.runtime.images.present[BUSYBOX] = IMAGE
         self.runtime.containers.program = sleep
+        self.runtimes = {"docker": self.runtime}
         self.memory = bytearray(len(MAGIC) + 16 * RECORD_BYTES)
         self.world: World
         self.engines: list[Engines] = []
         self.talk = TalkingLauncher()
 
     async def start(self, **limits: Any) -> World:
-        engines = Engines({"docker": self.runtime}, "docker")
+        engines = Engines(self.runtimes, "docker")
         await engines.open()
         self.engines.append(engines)
         metrics, clock = CollectorRegistry(), VirtualClock()
@@ -259,6 +260,21 @@ async def test_if_the_engine_does_not_tell_all_is_started_anew(server: Server) -
     assert (await world.execute()).instance != before.name.instance
     del server.runtime.gate.failures["list"]
     assert await world.services.sweeper.sweep() == 1
+
+
+async def test_an_engine_that_is_away_holds_up_no_other(server: Server) -> None:
+    before = await idle(server)
+    await server.leave()
+    await ended_meanwhile(server.world)
+    server.runtimes["other"] = FakeRuntime("other")
+    server.runtimes["other"].gate.away = True
+    world = await server.restart()
+    execution = await world.execute()
+    assert execution.state is ExecutionState.SUCCEEDED
+    assert execution.instance != before.name.instance
+    await world.services.instances.close()
+    server.runtimes["other"].gate.away = False
+    await until(lambda: not Marks(bytearray(server.memory)).left)
 
 
 async def test_what_worked_on_something_is_never_left(server: Server) -> None:

@@ -63,12 +63,15 @@ def test_what_was_left_is_found_until_it_is_decided(path: Path) -> None:
     for number in (1, 2):
         marks.begin(facts(number)).idle(number)
     second = Marks.open(path, 4)
-    assert second.await_decision(FACTS.revision, FACTS.revision_time)
-    assert not second.await_decision(FACTS.revision + 1, FACTS.revision_time)
-    assert not second.await_decision(FACTS.revision, FACTS.revision_time + timedelta(seconds=1))
+    number, time = FACTS.revision, FACTS.revision_time
+    second.decided.add("other")
+    assert second.await_decision(number, time, "docker")
+    assert not second.await_decision(number, time, "other")
+    assert not second.await_decision(number + 1, time, "docker")
+    assert not second.await_decision(number, time + timedelta(seconds=1), "docker")
     second.adopt(second.left[facts(1).instance]).free()
     mark = second.adopt(second.left[facts(2).instance])
-    assert not second.await_decision(FACTS.revision, FACTS.revision_time)
+    assert not second.await_decision(number, time, "docker")
     assert left(path) == {facts(2).instance: 2}
     mark.idle(3)
     assert left(path) == {facts(2).instance: 3}
