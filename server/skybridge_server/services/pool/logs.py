@@ -24,7 +24,10 @@ DRAIN_SECONDS = 0.02
 DOUBT_SECONDS = 0.1
 """For how long the first output of an instance that never wrote may be of the execution before."""
 PATIENCE = 2.0
-"""Seconds for boundaries to come back; where they do not, there are none any more."""
+"""Seconds for boundaries to come back; where they do not, there are none any more.
+
+The time that it takes to store what comes before them does not count.
+"""
 FULL_PAUSE = 0.005
 """Seconds between two tries to write into a stream that the engine is slow to read."""
 TAIL_BYTES = 8 * 1024
@@ -71,6 +74,10 @@ class InstanceLog:
         """Who gets what comes now, and behind a boundary that has not come yet."""
         self._cuts: dict[OutputStream, Cut] = {}
         self._all_cut = asyncio.Event()
+        self._patience: asyncio.Timeout | None = None
+        """With boundaries that are under way."""
+        self._patient_until = 0.0
+        self._storing = False
         self._talks = False
         self._doubtful_until = 0.0
 
@@ -92,10 +99,22 @@ class InstanceLog:
             return
         if write is not None and self._is_certain():
             self._talks = True
-            with suppress(StorageError):  # the execution finds out by itself
-                await write(data)
+            await self._store(write, data)
         else:
             self.tail = (self.tail + data)[-TAIL_BYTES:]
+
+    async def _store(self, write: Write, data: bytes) -> None:
+        """Hand output on; as long as that takes, nothing is read, and no boundary comes."""
+        loop = asyncio.get_running_loop()
+        began, self._storing = loop.time(), True
+        self._be_patient()
+        try:
+            with suppress(StorageError):  # the execution finds out by itself
+                await write(data)
+        finally:
+            self._patient_until += loop.time() - began
+            self._storing = False
+            self._be_patient()
 
     def belongs_to(self, write: Write | None) -> None:
         """Let output belong to an execution, the only one that runs; None: it runs no more."""
@@ -127,10 +146,7 @@ class InstanceLog:
     async def _cut_off(self, write_boundary: WriteBoundary, write: Write) -> None:
         """Give an execution what comes before a boundary, and nobody what comes behind it."""
         try:
-            async with asyncio.timeout(PATIENCE):
-                await self._until_all_cut()  # of one that was cancelled
-                await self._cut(write_boundary, write)
-                await self._until_all_cut()
+            await self._pass_boundaries(write_boundary, write)
         except OSError:  # a timeout is one, too
             self.write_boundary = None
             for cut in self._cuts.values():
@@ -139,6 +155,23 @@ class InstanceLog:
         except asyncio.CancelledError:
             self.belongs_to(write)  # it goes on without its caller
             raise
+
+    async def _pass_boundaries(self, write_boundary: WriteBoundary, write: Write) -> None:
+        """Write boundaries, and wait until they come back. OSError: they cannot, or do not."""
+        try:
+            self._patient_until = asyncio.get_running_loop().time() + PATIENCE
+            async with asyncio.timeout(None) as self._patience:
+                self._be_patient()
+                await self._until_all_cut()  # of one that was cancelled
+                await self._cut(write_boundary, write)
+                await self._until_all_cut()
+        finally:
+            self._patience = None
+
+    def _be_patient(self) -> None:
+        """Let the time run that boundaries are given or, while nothing is read, stand still."""
+        if self._patience is not None and not self._patience.expired():
+            self._patience.reschedule(None if self._storing else self._patient_until)
 
     async def _cut(self, write_boundary: WriteBoundary, write: Write) -> None:
         """Write a boundary into all streams. OSError."""

@@ -135,6 +135,34 @@ async def test_a_boundary_that_does_not_come_back_was_the_last() -> None:
     await log.settle()  # by time
 
 
+async def test_a_store_that_is_slow_makes_no_boundary_the_last() -> None:
+    log, execution, stored = InstanceLog(), Execution(), asyncio.Event()
+
+    async def write(data: bytes) -> None:
+        await stored.wait()
+        await execution.write(data)
+
+    streams = Streams(log)
+    log.belongs_to(write)
+    reading = asyncio.create_task(log.add(OUT, b"before "))
+    ending = await settling(log)
+    await asyncio.sleep(5 * logs.PATIENCE)
+    stored.set()
+    await reading
+    await asyncio.sleep(logs.PATIENCE / 2)
+    stored.clear()
+    streams.under_way[ERR] = b"late " + streams.under_way[ERR]
+    bringing = asyncio.create_task(streams.bring(ERR))
+    await asyncio.sleep(5 * logs.PATIENCE)
+    assert not ending.done()
+    stored.set()
+    await bringing
+    await streams.bring(OUT)
+    await ending
+    assert execution.log == b"before late "
+    assert log.write_boundary is not None
+
+
 async def test_streams_that_the_function_replaced_are_given_time() -> None:
     log, execution = InstanceLog(), Execution()
     Streams(log).error = OSError("replaced")
