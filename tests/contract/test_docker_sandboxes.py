@@ -111,9 +111,10 @@ class Sandboxed(Engine):
         await asyncio.to_thread(self.client.remove_container, sandbox, force=True)
 
 
-@pytest.fixture
-async def engine() -> AsyncIterator[Sandboxed]:
-    runtime = SandboxedRuntime(maximum=1)
+@pytest.fixture(params=[1])
+async def engine(request: pytest.FixtureRequest) -> AsyncIterator[Sandboxed]:
+    """Give one that keeps so many."""
+    runtime = SandboxedRuntime(maximum=request.param)
     image = await runtime.images.get(BUSYBOX)
     assert image, "run scripts/images"
     made = Sandboxed(runtime, image.id)
@@ -164,6 +165,17 @@ async def test_what_is_created_ahead_has_one_though_it_must_be_made(engine: Sand
     assert (await engine.create(ahead=True))[1] == "", "there are no more"
     await engine.runtime.containers.remove(lent[0][0])
     assert (await engine.create(ahead=True))[1] == lent[0][1], "it was not waited for"
+
+
+@pytest.mark.parametrize("engine", [2], indirect=True)
+async def test_half_of_them_are_left_by_what_is_created_ahead(engine: Sandboxed) -> None:
+    waiting, sandbox = await engine.create(ahead=True)
+    assert sandbox
+    assert (await engine.create(ahead=True))[1] == ""
+    _, other = await engine.create()
+    assert other not in {"", sandbox}
+    await engine.finish(waiting)  # from now on it does not wait any more
+    assert (await engine.create(ahead=True))[1] == sandbox
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,8 @@ class DockerRuntime:
         `environment` stands in for that of the process, `credentials` are the operator's, by
         host of the registry, and `max_waits` bounds how many waits and pulls may begin at once.
         Up to `max_sandboxes` networks of each kind are kept for containers, each by a container
-        of our own with `sandbox_labels`. `port_access` is the way to the ports of containers.
+        of our own with `sandbox_labels`; half of them may wait with containers that are created
+        ahead. `port_access` is the way to the ports of containers.
         """
         self._engine = EngineClient(environment, max_waits)
         self._images = DockerImages(self._engine, credentials)
@@ -80,6 +81,7 @@ class DockerRuntime:
             kept,
             {Network.NONE: own, Network.EGRESS: own_egress},
             PortOpener(self._engine, port_access),
+            max_ahead=(max_sandboxes + 1) // 2,
         )
 
     @property

@@ -62,13 +62,20 @@ class SandboxedContainers:
         kept: Sandboxes,
         sandboxes: Mapping[Network, Sandboxes],
         port_opener: PortOpener,
+        max_ahead: int,
     ) -> None:
-        """`kept` are lent; `sandboxes`, lasting ones by their network, are taken."""
+        """`kept` are lent; `sandboxes`, lasting ones by their network, are taken.
+
+        `max_ahead`: how many are lent to containers that wait to be started, at most.
+        """
         self._plain = plain
         self._kept = kept
         self._sandboxes = sandboxes
         self._port_opener = port_opener
+        self._max_ahead = max_ahead
         self._joined: dict[str, Sandbox] = {}
+        self._ahead: set[str] = set()
+        """Those among them that were created ahead, and nobody has started yet."""
         self._own: dict[str, OwnNetwork] = {}
 
     async def create(self, spec: ContainerSpec) -> str:
@@ -86,12 +93,16 @@ class SandboxedContainers:
             self._kept.discard(sandbox)  # the engine may still make the container
             raise
         self._joined[container_id] = sandbox
+        if spec.ahead:
+            self._ahead.add(container_id)
         return container_id
 
     async def _lend(self, spec: ContainerSpec) -> Sandbox | None:
-        if spec.ahead:
-            return await self._kept.lend_soon(_program(spec))
-        return self._kept.lend(_program(spec))
+        if not spec.ahead:
+            return self._kept.lend(_program(spec))
+        if len(self._ahead) >= self._max_ahead:
+            return None  # the others are for those who need one now
+        return await self._kept.lend_soon(_program(spec))
 
     async def _create_reachable(self, spec: ContainerSpec) -> str:
         sandboxes = self._sandboxes[spec.network]
@@ -140,6 +151,7 @@ class SandboxedContainers:
         await self._plain.rename(container_id, name)
 
     async def start(self, container_id: str) -> None:
+        self._ahead.discard(container_id)
         try:
             await self._plain.start(container_id)
         except (ContainerStartError, ContainerGoneError) as error:
@@ -184,6 +196,7 @@ class SandboxedContainers:
                 await own.remove()
 
     async def _remove(self, container_id: str) -> None:
+        self._ahead.discard(container_id)
         sandbox = self._joined.pop(container_id, None)
         try:
             await self._plain.remove(container_id)
