@@ -1,10 +1,10 @@
 """Containers that are created ahead of the executions that start them.
 
 A STDIO function has as many as its `scaling.min_instances` says: created, never started, so that
-they hold a network sandbox each, and otherwise no memory and no processor time. The execution that
-takes one renames it to its own, and is found by that name from then on, as any other. What is
-missing is made in the background, one after the other. Whatever goes wrong with them, an execution
-can do without.
+they may hold a network sandbox each, and otherwise no memory and no processor time. The execution
+that takes one renames it to its own, and is found by that name from then on, as any other. What is
+missing is made in the background, one after the other at each engine. Whatever goes wrong with
+them, an execution can do without.
 """
 
 from __future__ import annotations
@@ -60,6 +60,9 @@ class _Shelf:
     deploying: bool = False
     """Whether a deployment waits for them, or is about to activate them."""
     failures: int = 0
+    """Tries that failed one after the other."""
+    doubtful: bool = False
+    """Whether one did not start, and none has since then: that they can be made is no success."""
     resting: bool = False
     error: SkybridgeError | None = None
     """Why the last one was not made."""
@@ -79,7 +82,8 @@ class Ahead:
         self._shelves: dict[_Key, _Shelf] = {}
         self._active: dict[str, _Key] = {}
         self._ids: set[str] = set()
-        self._filling: asyncio.Task[None] | None = None
+        self._filling: dict[str, asyncio.Task[None]] = {}
+        """By engine: what one does not do holds up no other."""
         self._removals: set[asyncio.Task[None]] = set()
         self._closing = False
         self.taken = 0
@@ -111,21 +115,26 @@ class Ahead:
 
         StaleContainerError: another container may start.
         """
+        shelf = self._shelves.get(_key(function_uid, revision))
         try:
             yield
         except (ContainerGoneError, ContainerStartError) as error:
-            shelf = self._shelves.get(_key(function_uid, revision))
             if shelf is not None:
+                shelf.doubtful = True
                 self._clear(shelf)
                 self._rest(shelf, error)
             raise StaleContainerError(f"made ahead, it does not start: {error.message}") from error
+        if shelf is not None and shelf.doubtful:
+            shelf.doubtful, shelf.failures = False, 0
 
     def fill(self) -> None:
         """Make what is missing, in the background."""
-        if self._closing or not any(map(self._can_grow, self._shelves.values())):
+        if self._closing:
             return
-        if self._filling is None or self._filling.done():
-            self._filling = asyncio.create_task(self._fill())
+        for engine in {self._engine(shelf) for shelf in self._shelves.values()}:
+            filling = self._filling.get(engine)
+            if self._growing(engine) and (filling is None or filling.done()):
+                self._filling[engine] = asyncio.create_task(self._fill(engine))
 
     # -- for deployments ------------------------------------------------------------------------
 
@@ -190,9 +199,9 @@ class Ahead:
     async def close(self) -> None:
         """Remove all."""
         self._closing = True
-        if self._filling is not None:
-            self._filling.cancel()
-            await asyncio.gather(self._filling, return_exceptions=True)
+        for filling in self._filling.values():
+            filling.cancel()
+        await asyncio.gather(*self._filling.values(), return_exceptions=True)
         for key in [*self._shelves]:
             self._remove_shelf(key)
         if self._removals:
@@ -203,11 +212,19 @@ class Ahead:
 
     # -- making them ----------------------------------------------------------------------------
 
-    async def _fill(self) -> None:
-        while lacking := [shelf for shelf in self._shelves.values() if self._can_grow(shelf)]:
-            for shelf in lacking:
+    async def _fill(self, engine: str) -> None:
+        while growing := self._growing(engine):
+            for shelf in growing:
                 if self._can_grow(shelf):
                     await self._make(shelf)
+
+    def _engine(self, shelf: _Shelf) -> str:
+        return shelf.revision.spec.runtime or self._engines.default
+
+    def _growing(self, engine: str) -> list[_Shelf]:
+        """Return the shelves at an engine for which more can be made."""
+        shelves = self._shelves.values()
+        return [each for each in shelves if self._engine(each) == engine and self._can_grow(each)]
 
     def _can_grow(self, shelf: _Shelf) -> bool:
         may = shelf.deploying or self._answers(shelf.revision.spec.runtime)
@@ -233,7 +250,9 @@ class Ahead:
             self._ids.discard(id_)
             self._rest(shelf, SkybridgeError("internal error of the server"))
         else:
-            shelf.failures, shelf.error = 0, None
+            shelf.error = None
+            if not shelf.doubtful:
+                shelf.failures = 0
             shelf.ready[container_id] = id_
             if not shelf.wanted:  # it was removed meanwhile
                 self._clear(shelf)

@@ -15,12 +15,30 @@ from skybridge_server.errors import (
     RuntimeUnavailableError,
 )
 from skybridge_server.models.executions import ExecutionState, FailureReason
-from skybridge_server.models.functions import Contract, ContractKind, Scaling
+from skybridge_server.models.functions import (
+    Contract,
+    ContractKind,
+    FunctionSpec,
+    Revision,
+    Scaling,
+)
+from skybridge_server.models.names import RevisionName
 from skybridge_server.runtimes.base import ContainerSpec
 from skybridge_server.services import labels
-from skybridge_server.services.ahead import LONGEST_PAUSE, REPLACE_AFTER
-from tests.fakes.runtime import FakeContainer, FakeProcess, echo, says, sleep
-from tests.unit.services.world import HELLO, World, output_of, sample, settle, until
+from skybridge_server.services.ahead import LONGEST_PAUSE, REPLACE_AFTER, Ahead
+from skybridge_server.services.engines import Engines
+from tests.fakes.runtime import IMAGE, FakeContainer, FakeProcess, FakeRuntime, echo, says, sleep
+from tests.unit.services.world import (
+    BUSYBOX,
+    EPOCH,
+    HELLO,
+    SERVER_ID,
+    World,
+    output_of,
+    sample,
+    settle,
+    until,
+)
 
 S = ExecutionState
 COUNTS = ("taken", "missed")
@@ -278,6 +296,60 @@ async def test_an_execution_does_without_one_that_does_not_start(
     await full(world)
     assert not before.keys() & waiting(world).keys()
     assert sum("network not found" in str(each.get("detail")) for each in logged) == 2
+
+
+async def test_those_that_do_not_start_are_made_ever_more_seldom(
+    world: World, monkeypatch: pytest.MonkeyPatch, logged: Logged
+) -> None:
+    await world.deployed(program=says(b"x"), scaling=TWO)
+    containers = world.runtime.containers
+    start, broken = containers.start, True
+
+    async def refuse(container_id: str) -> None:
+        if broken and labels.AHEAD in containers.get(container_id).spec.labels:
+            raise ContainerStartError("network not found")
+        await start(container_id)
+
+    monkeypatch.setattr(containers, "start", refuse)
+    before = len(containers.created)
+    for _ in range(600):
+        assert (await world.run()).state is S.SUCCEEDED
+        await asyncio.sleep(1)
+    made = [each for each in containers.created[before:] if each.ahead]
+    assert 10 < len(made) < 40
+    assert [each["event"] for each in logged].count("no containers made ahead") == 1
+    broken = False
+    await asyncio.sleep(LONGEST_PAUSE)
+    await full(world)
+
+
+async def test_an_engine_that_hangs_holds_up_no_other() -> None:
+    runtimes = {name: FakeRuntime(name) for name in ("docker", "other")}
+    for runtime in runtimes.values():
+        runtime.images.present[BUSYBOX] = IMAGE
+    runtimes["docker"].gate.hold("create")
+    engines = Engines(runtimes, "docker")
+    await engines.open()
+    ahead = Ahead(engines, SERVER_ID)
+    for name in runtimes:
+        ahead.activate(name, stdio_revision(name))
+    await until(lambda: len(runtimes["other"].containers.present) == 2)
+    assert runtimes["docker"].containers.present == {}
+    await ahead.close()
+    await engines.close()
+
+
+def stdio_revision(runtime: str) -> Revision:
+    return Revision(
+        name=RevisionName(HELLO, 1),
+        spec=FunctionSpec(image="busybox", runtime=runtime, scaling=TWO),
+        image_id=IMAGE.id,
+        image_digest="",
+        platform="linux/amd64",
+        image_bytes=1,
+        generation=1,
+        create_time=EPOCH,
+    )
 
 
 async def test_a_function_that_never_starts_says_why(world: World) -> None:
