@@ -331,7 +331,7 @@ async def serve(
         addresses = Addresses(
             grpc=await server.start(),
             metrics=_open_metrics(settings, collectors, opened),
-            admin=await _open_admin(settings, opened),
+            admin=await _open_admin(settings, server, opened),
             runtime=_describe(engines),
         )
         await services.scheduler.open()
@@ -372,13 +372,15 @@ def _open_metrics(
     return page.start(settings.metrics_listen)
 
 
-async def _open_admin(settings: Settings, opened: AsyncExitStack) -> Address | None:
+async def _open_admin(
+    settings: Settings, server: GrpcServer, opened: AsyncExitStack
+) -> Address | None:
     if settings.admin_listen is None:
         return None
     # Imported here: channelz brings more than the servers need that are not asked for it.
     from skybridge_server.api.admin import AdminServer  # noqa: PLC0415
 
-    admin = AdminServer()
+    admin = AdminServer(server.wire)
     opened.push_async_callback(admin.stop)
     return await admin.start(settings.admin_listen)
 

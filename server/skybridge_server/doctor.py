@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from skybridge_server.api.listen import check_free
-from skybridge_server.api.tls import server_credentials
+from skybridge_server.api.tls import server_context
 from skybridge_server.app import runtimes
 from skybridge_server.config import (
     Address,
@@ -216,11 +216,11 @@ def _port(subject: str, variable: str, address: Address) -> Finding:
 
 def _tls(settings: Settings) -> Iterator[Finding]:
     try:
-        credentials = server_credentials(settings)
+        context = server_context(settings)
     except SettingsError as error:
         yield from _wrong_settings("TLS", error)
         return
-    if credentials is not None:
+    if context is not None:
         yield Finding("TLS", Health.OK, "certificate and key fit")
     elif settings.listen.local:
         yield Finding("TLS", Health.OK, "is off, and only this machine can reach the server")

@@ -18,9 +18,8 @@ def channelz_stub(channel: Any) -> channelz_pb2_grpc.ChannelzStub:
     return channelz_pb2_grpc.ChannelzStub(channel)
 
 
-@pytest.mark.usefixtures("tiny")
-async def test_channelz_shows_servers() -> None:
-    admin = AdminServer()
+async def test_channelz_shows_servers(tiny: Tiny) -> None:
+    admin = AdminServer(tiny.server.wire)
     address = await admin.start(LOOPBACK)
     try:
         async with grpc.aio.insecure_channel(str(address)) as channel:

@@ -15,9 +15,11 @@ from skybridge.faas.v1 import execution_service_pb2 as executions_pb
 from skybridge.faas.v1 import system_service_pb2 as pb
 from skybridge.faas.v1 import system_service_pb2_grpc
 from skybridge_server.api.calls import Methods
+from skybridge_server.api.listen import bind, bound
 from skybridge_server.api.prometheus import CallMetrics
+from skybridge_server.api.wire.server import WireServer
 from skybridge_server.errors import AbortedError, NotFoundError
-from tests.api.tiny import Tiny
+from tests.api.tiny import LOOPBACK, Tiny
 from tests.support.waiting import PATIENCE
 
 
@@ -129,11 +131,12 @@ async def test_requests_that_stream_to_one_answer() -> None:
 
     registry = CollectorRegistry()
     methods = Methods(CallMetrics(registry))
-    handler: Any = grpc.stream_unary_rpc_method_handler(count)
+    handler: Any = grpc.stream_unary_rpc_method_handler(count, bytes, bytes)
     methods.add_registered_method_handlers("t.T", {"C": handler})
-    server = grpc.aio.server(handlers=[methods])
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
+    server = WireServer(methods.find)
+    sockets = bind("listen", LOOPBACK)
+    await server.listen(sockets, None)
+    port = bound(LOOPBACK, sockets).port
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             call: Any = channel.stream_unary("/t.T/C")
@@ -142,7 +145,7 @@ async def test_requests_that_stream_to_one_answer() -> None:
                 await call(iter([]))
             assert caught.value.code() is grpc.StatusCode.ABORTED
     finally:
-        await server.stop(None)
+        await server.stop(0.0)
     assert calls(registry, "t.T/C", "OK") == 1
 
 

@@ -14,7 +14,8 @@ from prometheus_client import CollectorRegistry
 
 from skybridge.faas.v1 import execution_service_pb2 as executions_pb
 from skybridge.faas.v1 import system_service_pb2 as pb
-from skybridge_server.api.server import MAX_RECEIVE_BYTES, GrpcServer
+from skybridge_server.api.server import GrpcServer
+from skybridge_server.api.wire.messages import MAX_MESSAGE_BYTES
 from skybridge_server.config import Address, Settings, SettingsError
 from tests.api.tiny import Script, Tiny, servicers, tiny_server
 from tests.support.waiting import PATIENCE
@@ -84,9 +85,9 @@ async def test_requests_may_have_8_mib(tiny: Tiny) -> None:
             pass
         return await call.code()
 
-    assert await send(MAX_RECEIVE_BYTES - 100) is grpc.StatusCode.OK
+    assert await send(MAX_MESSAGE_BYTES - 100) is grpc.StatusCode.OK
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await send(MAX_RECEIVE_BYTES)
+        await send(MAX_MESSAGE_BYTES)
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-import grpc
-from grpc_channelz.v1 import channelz, channelz_pb2
+from prometheus_client import CollectorRegistry
 
 from skybridge_server.api import reflection
-from skybridge_server.api.listen import listen
+from skybridge_server.api.calls import Methods
+from skybridge_server.api.channelz import Channelz, add_to
+from skybridge_server.api.listen import bind, bound
+from skybridge_server.api.prometheus import CallMetrics
+from skybridge_server.api.wire.server import WireServer
 from skybridge_server.config import Address
 
-SERVICE = channelz_pb2.DESCRIPTOR.services_by_name["Channelz"].full_name
+SERVICE = "grpc.channelz.v1.Channelz"
 
 
 class AdminServer:
     """Shows servers, sockets and calls of this process, also to grpcurl."""
 
-    def __init__(self) -> None:
-        self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-        channelz.add_channelz_servicer(self._server)
-        reflection.add(self._server, [SERVICE])
+    def __init__(self, *servers: WireServer) -> None:
+        methods = Methods(CallMetrics(CollectorRegistry()))
+        self._wire = WireServer(methods.find)
+        add_to(methods, Channelz([*servers, self._wire]))
+        reflection.add(methods, [SERVICE])
 
     async def start(self, address: Address) -> Address:
         """Listen, and return where. SettingsError."""
-        bound = listen(self._server, "admin_listen", address)
-        await self._server.start()
-        return bound
+        sockets = bind("admin_listen", address)
+        await self._wire.listen(sockets, None)
+        return bound(address, sockets)
 
     async def stop(self) -> None:
         """Stop at once."""
-        await self._server.stop(None)
+        await self._wire.stop(0.0)

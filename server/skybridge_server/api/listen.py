@@ -1,4 +1,4 @@
-"""Makes a gRPC server listen, or says in one line why it cannot."""
+"""Binds the sockets that a server listens on, or says in one line why it cannot."""
 
 from __future__ import annotations
 
@@ -6,45 +6,69 @@ import os
 import socket
 from pathlib import Path
 
-import grpc
-
 from skybridge_server.config import Address, SettingsError
 
 
-def listen(
-    server: grpc.aio.Server,
-    setting: str,
-    address: Address,
-    credentials: grpc.ServerCredentials | None = None,
-) -> Address:
-    """Listen, and return where; port 0 asks for a free one. SettingsError, named by the setting."""
+def bind(setting: str, address: Address) -> list[socket.socket]:
+    """Return bound sockets, one for each address of a host. SettingsError, named by the setting."""
     try:
-        check_free(address)
-        if credentials is None:
-            port = server.add_insecure_port(str(address))
-        else:
-            port = server.add_secure_port(str(address), credentials)
-    except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        return [_bind_path(address.path)] if address.path else _bind_host(address)
+    except OSError as error:
+        reason = error.strerror or str(error)
         raise SettingsError.of(setting, f"cannot listen on {address}: {reason}") from None
-    return address if address.path else Address(address.host, port)
+
+
+def bound(address: Address, sockets: list[socket.socket]) -> Address:
+    """Return where sockets listen: port 0 asked for a free one."""
+    return address if address.path else Address(address.host, sockets[0].getsockname()[1])
 
 
 def check_free(address: Address) -> None:
-    """Bind as gRPC will, since that one tells no reason. OSError."""
+    """Look whether a server could listen there. OSError."""
     if address.path:
-        _try_path(address.path)
-        return
-    family, kind, protocol, _, where = socket.getaddrinfo(
-        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    with socket.socket(family, kind, protocol) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(where)
+        _check_path(address.path)
+    else:
+        for each in _bind_host(address):
+            each.close()
 
 
-def _try_path(path: str) -> None:
-    """Look whether somebody listens: gRPC would take the path of a living server away."""
+def _bind_host(address: Address) -> list[socket.socket]:
+    sockets: list[socket.socket] = []
+    port = address.port
+    try:
+        for family, kind, protocol, _, where in socket.getaddrinfo(
+            address.host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            each = socket.socket(family, kind, protocol)
+            sockets.append(each)
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6 and address.host == "::":
+                each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            each.bind((where[0], port, *where[2:]))
+            each.listen()  # two may be bound to one port, but only one may listen
+            port = each.getsockname()[1]
+    except OSError:
+        for each in sockets:
+            each.close()
+        raise
+    return sockets
+
+
+def _bind_path(path: str) -> socket.socket:
+    _check_path(path)
+    if Path(path).is_socket():
+        Path(path).unlink()  # of a server that was killed
+    each = socket.socket(socket.AF_UNIX)
+    try:
+        each.bind(path)
+    except OSError:
+        each.close()
+        raise
+    return each
+
+
+def _check_path(path: str) -> None:
+    """See that no server that lives is there, to take the path from. OSError."""
     if not os.access(Path(path).parent, os.W_OK):
         raise PermissionError(13, f"no folder {Path(path).parent}, or no right to write there")
     with socket.socket(socket.AF_UNIX) as probe:

@@ -32,8 +32,8 @@ class Symbols:
             return self._pool.FindMethodByName(symbol).containing_service.file
 
 
-def add(server: grpc.aio.Server | Methods, service_names: Sequence[str]) -> None:
-    """Let a server describe these services, and reflection itself."""
+def add(methods: Methods, service_names: Sequence[str]) -> None:
+    """Let methods describe these services, and reflection itself."""
     symbols = Symbols(describe(service_names))
     servicer = aio.ReflectionServicer((*service_names, *SERVICES), pool=symbols)
     handler = grpc.stream_stream_rpc_method_handler(
@@ -42,4 +42,4 @@ def add(server: grpc.aio.Server | Methods, service_names: Sequence[str]) -> None
         ServerReflectionResponse.SerializeToString,
     )
     for service in SERVICES:
-        server.add_registered_method_handlers(service, {"ServerReflectionInfo": handler})
+        methods.add_registered_method_handlers(service, {"ServerReflectionInfo": handler})

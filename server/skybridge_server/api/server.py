@@ -1,4 +1,4 @@
-"""The gRPC server: options, services, ports, and the order of stopping."""
+"""The gRPC server: services, ports, and the order of stopping."""
 
 from __future__ import annotations
 
@@ -41,25 +41,11 @@ from skybridge.faas.v1.system_service_pb2_grpc import (
 from skybridge_server.api import health, reflection
 from skybridge_server.api.calls import Methods
 from skybridge_server.api.health import Health
-from skybridge_server.api.listen import listen
+from skybridge_server.api.listen import bind, bound
 from skybridge_server.api.prometheus import CallMetrics
-from skybridge_server.api.tls import server_credentials
+from skybridge_server.api.tls import server_context
+from skybridge_server.api.wire.server import WireServer
 from skybridge_server.config import Address, Settings
-
-MAX_RECEIVE_BYTES = 8 * 1024 * 1024
-
-OPTIONS = (
-    # A second server on the same port is an error, not a silent sharer of its calls.
-    ("grpc.so_reuseport", 0),
-    ("grpc.max_receive_message_length", MAX_RECEIVE_BYTES),
-    ("grpc.max_send_message_length", MAX_RECEIVE_BYTES),
-    # Callers may ping every 10 s, also without calls; grpc's default is 5 min and then GOAWAY.
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    # And the server pings, so that callers that vanished are noticed.
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-)
 
 PACKAGE = "skybridge.faas.v1"
 Servicer = (
@@ -85,15 +71,15 @@ class GrpcServer:
         self.health = Health(names)
         self.health.add_to(methods)
         reflection.add(methods, [*names, health.SERVICE])
-        self._server = grpc.aio.server(handlers=[methods], options=OPTIONS)
+        self.wire = WireServer(methods.find)
 
     async def start(self) -> Address:
         """Listen, and return where. SettingsError."""
-        credentials = server_credentials(self._settings)
-        address = listen(self._server, "listen", self._settings.listen, credentials)
-        await self._server.start()
+        context = server_context(self._settings)
+        sockets = bind("listen", self._settings.listen)
+        await self.wire.listen(sockets, context)
         self.health.start()
-        return address
+        return bound(self._settings.listen, sockets)
 
     async def stop(self, grace: timedelta) -> None:
         """Say NOT_SERVING, take no more calls, and wait for those that run, at most `grace`.
@@ -102,9 +88,9 @@ class GrpcServer:
         """
         self.health.stop()
         try:
-            await self._server.stop(grace.total_seconds())
+            await self.wire.stop(grace.total_seconds())
         except asyncio.CancelledError:
-            await self._server.stop(None)
+            await self.wire.stop(0.0)
             raise
 
 

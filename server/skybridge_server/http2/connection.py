@@ -1,0 +1,382 @@
+"""A connection: takes frames apart and hands them to their streams, and writes those of ours."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Protocol, cast
+
+import structlog
+
+from skybridge_server.http2 import frames
+from skybridge_server.http2.errors import BadConnectionError, BadStreamError, ErrorCode
+from skybridge_server.http2.frames import Setting
+from skybridge_server.http2.headers import MAX_HEADERS_BYTES, HeaderReader, Headers
+from skybridge_server.http2.keepalive import Keepalive
+from skybridge_server.http2.reader import Frame, FrameReader
+from skybridge_server.http2.streams import WINDOW, Receiver, Stream, widen_all
+
+CONNECTION_WINDOW = 16 * 1024 * 1024
+"""Bytes on the way on all streams together; each has its own window for those that wait."""
+
+MAX_STREAMS = 16_384
+"""At the same time, with those whose caller is gone and which have not ended yet."""
+
+ALPN = "h2"
+"""What callers say in the handshake of TLS that they speak."""
+
+DEFAULT_WINDOW = 65_535
+PREFACE_SECONDS = 10.0
+LINGER_SECONDS = 1.0
+MAX_UNREAD_REPLIES = 1_000
+_MOST = 65_536
+_BUFFERED = 256 * 1024
+
+_OPENING = frames.settings(
+    {
+        Setting.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
+        Setting.INITIAL_WINDOW_SIZE: WINDOW,
+        Setting.MAX_HEADER_LIST_SIZE: MAX_HEADERS_BYTES,
+    }
+) + frames.window_update(0, CONNECTION_WINDOW - DEFAULT_WINDOW)
+
+log = structlog.get_logger()
+
+
+class Server(Protocol):
+    """What connections lead to."""
+
+    def parse(self, headers: Headers) -> Any:
+        """Return what `accept` is to get; equal headers may be parsed once. BadStreamError."""
+        ...
+
+    def accept(self, stream: Stream, request: Any) -> Receiver:
+        """Begin with a request. BadStreamError."""
+        ...
+
+    def opened(self, connection: Connection) -> None:
+        """Take note of a connection."""
+        ...
+
+    def closed(self, connection: Connection) -> None:
+        """Take note that one is gone, which was opened."""
+        ...
+
+
+class Connection(asyncio.Protocol):
+    """One connection of a caller. For the event loop alone."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._headers = HeaderReader(server.parse)
+        self._reader = FrameReader()
+        self._takers = {
+            frames.DATA: self._take_data,
+            frames.HEADERS: self._take_headers,
+            frames.PRIORITY: self._take_priority,
+            frames.RST_STREAM: self._take_rst_stream,
+            frames.SETTINGS: self._take_settings,
+            frames.PUSH_PROMISE: self._take_push_promise,
+            frames.PING: self._take_ping,
+            frames.GOAWAY: self._take_goaway,
+            frames.WINDOW_UPDATE: self._take_window_update,
+        }
+        self._ending = False
+        self._left = False
+        self._last_id = 0
+        self._streams: dict[int, Stream] = {}
+        self._owed = 0
+        self._unread_replies = 0
+        self._window = DEFAULT_WINDOW
+        self._initial_window = DEFAULT_WINDOW
+        self._paused = False
+        self.most = frames.MIN_FRAME_BYTES
+        """Bytes of a frame that the peer takes."""
+        self.blocked: set[Stream] = set()
+        """Those that wait for room."""
+        self.opened = 0
+        """How many streams there have been."""
+        self.answered = 0
+        """How many of these got their whole response."""
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Greet the peer."""
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.set_write_buffer_limits(_BUFFERED)
+        self._loop = asyncio.get_running_loop()
+        self._keepalive = Keepalive(self._loop, self.write, self.transport.abort)
+        self._patience = self._loop.call_later(PREFACE_SECONDS, self.transport.abort)
+        self._server.opened(self)
+        tls = transport.get_extra_info("ssl_object")
+        if tls is not None and tls.selected_alpn_protocol() != ALPN:
+            self.transport.abort()
+            return
+        self.write(_OPENING)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        """Tell those who wait."""
+        self._patience.cancel()
+        self._keepalive.close()
+        for stream in list(self._streams.values()):
+            stream.lose()
+        self._server.closed(self)
+
+    def pause_writing(self) -> None:
+        """Let responses wait: the peer does not read."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """Let responses go on."""
+        self._paused = False
+        self._unread_replies = 0
+        self._wake()
+
+    def eof_received(self) -> None:
+        """Close: a peer that sends nothing more cannot take responses either."""
+
+    def data_received(self, data: bytes) -> None:
+        """Take apart what has come."""
+        if self._left:
+            return
+        self._keepalive.heard()
+        try:
+            for frame in self._reader.read(data):
+                self._take(frame)
+        except BadConnectionError as error:
+            self._fail(error)
+        if self._reader.began:
+            self._patience.cancel()
+
+    # What streams call.
+
+    def write(self, data: bytes) -> None:
+        """Write frames, except those of DATA."""
+        if not self._left:
+            self.transport.write(data)
+
+    def room(self, stream: Stream, wanted: int) -> int:
+        """Return how much a frame of DATA may carry now."""
+        if self._paused:
+            return 0
+        return max(0, min(wanted, stream.window, self._window, self.most))
+
+    def write_data(self, stream: Stream, data: memoryview) -> None:
+        """Write a frame of DATA, for which there is room."""
+        size = len(data)
+        self._window -= size
+        stream.window -= size
+        self._keepalive.sent()
+        self.transport.write(frames.head(frames.DATA, 0, stream.id, size))
+        self.transport.write(data)
+
+    def write_response(self, stream: Stream, headers: bytes, data: bytes, trailers: bytes) -> None:
+        """Write a whole response, for whose body there is room."""
+        size, id_, head = len(data), stream.id, frames.head
+        self._window -= size
+        self._keepalive.sent()
+        self.transport.write(
+            b"".join(
+                (
+                    head(frames.HEADERS, frames.END_HEADERS, id_, len(headers)),
+                    headers,
+                    head(frames.DATA, 0, id_, size),
+                    data,
+                    frames.headers(id_, trailers, self.most, end=True),
+                )
+            )
+        )
+
+    def forget(self, stream: Stream, *, whole: bool) -> None:
+        """Drop a stream that is closed; `whole`: its response was sent to the end."""
+        self.answered += whole
+        self._streams.pop(stream.id, None)
+        if self._ending and not self._streams and not self._left:
+            self._leave()
+
+    # What the server calls.
+
+    def drain(self) -> None:
+        """Take no more streams, and close once those that are open have ended."""
+        if not self._ending:
+            self._ending = True
+            self.write(frames.goaway(self._last_id, ErrorCode.NO_ERROR))
+            if not self._streams:
+                self._leave()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self.transport.abort()
+
+    @property
+    def streams(self) -> int:
+        """How many are open."""
+        return len(self._streams)
+
+    @property
+    def ends(self) -> tuple[Any, Any]:
+        """The addresses of this end and of the peer's, as sockets tell them."""
+        tell = self.transport.get_extra_info
+        return tell("sockname"), tell("peername")
+
+    # Frames.
+
+    def _take(self, frame: Frame) -> None:
+        """Do what a frame asks; nothing, if it is of a kind of later days. BadConnectionError."""
+        take = self._takers.get(frame.kind)
+        try:
+            if take is not None:
+                take(frame)
+        except BadStreamError as error:
+            self._refuse(frame.stream, error)
+
+    def _take_data(self, frame: Frame) -> None:
+        self._owed += frame.size
+        if self._owed * 2 >= CONNECTION_WINDOW:
+            self.write(frames.window_update(0, self._owed))
+            self._owed = 0
+        stream = self._open_stream(frame.stream)
+        if stream is not None:
+            stream.take(frame.payload, frame.size, end=bool(frame.flags & frames.END_STREAM))
+
+    def _take_headers(self, frame: Frame) -> None:
+        id_, end = frame.stream, bool(frame.flags & frames.END_STREAM)
+        if id_ % 2 == 0:
+            raise BadConnectionError(ErrorCode.PROTOCOL_ERROR, "a stream that is not the client's")
+        if id_ <= self._last_id or self._ending:
+            # Also what is not wanted has to be decoded: what follows may refer to it.
+            self._headers.decode(frame.payload)
+            stream = self._streams.get(id_)
+            if stream is not None and not end:
+                raise BadStreamError(ErrorCode.PROTOCOL_ERROR, "trailers that are not the end")
+            if stream is not None:
+                stream.take_end()
+            return
+        self._last_id = id_
+        request = self._headers.read(frame.payload)
+        if len(self._streams) >= MAX_STREAMS:
+            raise BadStreamError(ErrorCode.REFUSED_STREAM, f"more than {MAX_STREAMS} streams")
+        stream = Stream(self, id_, self._initial_window)
+        stream.receiver = self._server.accept(stream, request)
+        self.opened += 1
+        if stream.closed:
+            return  # answered already: there is no such method, for example
+        self._streams[id_] = stream
+        if end:
+            stream.take_end()
+
+    def _take_priority(self, frame: Frame) -> None:
+        if frame.size != 5:
+            raise BadStreamError(ErrorCode.FRAME_SIZE_ERROR, "PRIORITY has 5 bytes")
+
+    def _take_rst_stream(self, frame: Frame) -> None:
+        if frame.size != 4:
+            raise _wrong_size("RST_STREAM has 4 bytes")
+        stream = self._open_stream(frame.stream)
+        if stream is not None:
+            stream.lose()
+
+    def _take_settings(self, frame: Frame) -> None:
+        if frame.stream or frame.size % 6 or (frame.flags & frames.ACK and frame.size):
+            raise _wrong_size("SETTINGS has 6 bytes for each, none with ACK, and no stream")
+        if frame.flags & frames.ACK:
+            return
+        for key, value in frames.settings_of(frame.payload):
+            self._set(key, value)
+        self._reply(frames.SETTINGS_ACK)
+
+    def _set(self, key: int, value: int) -> None:
+        if key == Setting.INITIAL_WINDOW_SIZE:
+            if value > frames.MAX_WINDOW:
+                raise BadConnectionError(ErrorCode.FLOW_CONTROL_ERROR, "a window above 2^31-1")
+            more, self._initial_window = value - self._initial_window, value
+            widen_all(list(self._streams.values()), more)
+        elif key == Setting.MAX_FRAME_SIZE:
+            if not frames.MIN_FRAME_BYTES <= value < 1 << 24:
+                raise BadConnectionError(ErrorCode.PROTOCOL_ERROR, f"frames of {value} bytes")
+            self.most = min(value, _MOST)
+        elif key == Setting.ENABLE_PUSH and value > 1:
+            raise BadConnectionError(ErrorCode.PROTOCOL_ERROR, "ENABLE_PUSH is 0 or 1")
+
+    def _take_push_promise(self, _: Frame) -> None:
+        raise BadConnectionError(ErrorCode.PROTOCOL_ERROR, "clients promise nothing")
+
+    def _take_goaway(self, frame: Frame) -> None:
+        if frame.size < 8 or frame.stream:
+            raise _wrong_size("GOAWAY has 8 bytes or more, and no stream")
+
+    def _take_ping(self, frame: Frame) -> None:
+        if frame.size != 8 or frame.stream:
+            raise _wrong_size("PING has 8 bytes, and no stream")
+        if not frame.flags & frames.ACK:
+            self._keepalive.pinged()
+            self._reply(frames.ping(frame.payload, ack=True))
+
+    def _take_window_update(self, frame: Frame) -> None:
+        if frame.size != 4:
+            raise _wrong_size("WINDOW_UPDATE has 4 bytes")
+        more = int.from_bytes(frame.payload, "big") & frames.MAX_WINDOW
+        if frame.stream:
+            stream = self._open_stream(frame.stream)
+            if not more:
+                raise BadStreamError(ErrorCode.PROTOCOL_ERROR, "a window wider by nothing")
+            if stream is not None:
+                stream.widen(more)
+            return
+        if not more:
+            raise BadConnectionError(ErrorCode.PROTOCOL_ERROR, "a window wider by nothing")
+        self._window += more
+        if self._window > frames.MAX_WINDOW:
+            raise BadConnectionError(ErrorCode.FLOW_CONTROL_ERROR, "a window above 2^31-1")
+        self._wake()
+
+    def _open_stream(self, id_: int) -> Stream | None:
+        """Return a stream; None: it is closed. BadConnectionError: there never was one."""
+        stream = self._streams.get(id_)
+        if stream is None and (id_ > self._last_id or id_ % 2 == 0) and not self._ending:
+            raise BadConnectionError(ErrorCode.PROTOCOL_ERROR, f"stream {id_} is not open")
+        return stream
+
+    def _refuse(self, id_: int, error: BadStreamError) -> None:
+        log.debug("stream reset", code=error.code.name, detail=error.reason)
+        stream = self._streams.get(id_)
+        self._reply(frames.rst_stream(id_, error.code))
+        if stream is not None:
+            stream.lose()
+
+    def _reply(self, frame: bytes) -> None:
+        """Answer a frame; a peer that asks and never reads is cut off. BadConnectionError."""
+        self._unread_replies += self._paused
+        if self._unread_replies > MAX_UNREAD_REPLIES:
+            raise BadConnectionError(ErrorCode.ENHANCE_YOUR_CALM, "answers are not read")
+        self.write(frame)
+
+    def _wake(self) -> None:
+        for stream in list(self.blocked):
+            stream.wake()
+
+    def _fail(self, error: BadConnectionError) -> None:
+        log.debug("connection ended", code=error.code.name, detail=error.reason)
+        self._ending = True
+        self.write(frames.goaway(self._last_id, error.code, error.reason))
+        self._leave()
+        for stream in list(self._streams.values()):
+            stream.lose()
+
+    def _leave(self) -> None:
+        """Close once the peer has had the time to read: to close on unread data would lose ours."""
+        self._left = True
+        self._patience.cancel()
+        if not self.transport.can_write_eof():
+            self.transport.close()
+            return
+        try:
+            self.transport.write_eof()
+        except OSError:  # it left first
+            self.transport.abort()
+        else:
+            self._patience = self._loop.call_later(LINGER_SECONDS, self.transport.abort)
+
+
+def _wrong_size(rule: str) -> BadConnectionError:
+    return BadConnectionError(ErrorCode.FRAME_SIZE_ERROR, rule)
