@@ -67,6 +67,12 @@ class Engines:
         while not engine.ready or engine.looks < enough:
             await engine.looked.wait()
 
+    async def answers(self, name: str) -> bool:
+        """Ask a runtime now, and tell whether it answers: what is known may be seconds old."""
+        engine = self._engine(name)
+        await self._look(engine)
+        return engine.ready
+
     @property
     def ready(self) -> bool:
         """Whether the default runtime answers."""

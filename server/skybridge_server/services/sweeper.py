@@ -25,7 +25,7 @@ INTERVAL = 60.0
 """Seconds between two sweeps; what an engine tells, and its return, have it swept at once."""
 LISTEN_PAUSE = 1.0
 """Seconds until an engine is listened to again after it fell silent."""
-STOP_PATIENCE = 10.0
+STOP_PATIENCE = 5.0
 """Seconds that a stop of the server waits for the last sweep."""
 
 log = structlog.get_logger(__name__)
@@ -70,14 +70,18 @@ class Sweeper:
         self._tasks = [asyncio.create_task(each) for each in work]
 
     async def close(self) -> None:
-        """Stop sweeping, with a last sweep: what is left now may stay for ever."""
+        """Stop sweeping, with a last sweep: what is left now may stay for ever.
+
+        Not at an engine that hangs: nobody could take back a question that it does not answer.
+        """
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         try:
             async with asyncio.timeout(STOP_PATIENCE):
-                for name in self._adopted.intersection(self._ready()):
-                    await self._remove_unknown(name)
+                for name in self._adopted:
+                    if await self._engines.answers(name):
+                        await self._remove_unknown(name)
         except TimeoutError:
             log.warning("containers are left to the next start")
         except Exception:

@@ -16,6 +16,7 @@ from docker.errors import DockerException
 from docker.transport import UnixHTTPAdapter
 from docker.utils import kwargs_from_env, parse_host
 
+from skybridge_server.errors import RuntimeUnavailableError
 from skybridge_server.runtimes.docker_engine import engine_age
 from skybridge_server.runtimes.docker_engine.errors import UNREACHABLE, unavailable
 from skybridge_server.runtimes.docker_engine.unix_socket import OnePool
@@ -60,6 +61,7 @@ class EngineClient:
         self._max_waits = max_waits
         self._engine: Engine | None = None
         self._connecting = threading.Lock()
+        self._closed = False
         self._short = ThreadPoolExecutor(SHORT_THREADS, "docker-call")
         # One more, as one waits for events all the time.
         self._long = ThreadPoolExecutor(max_waits + 1, "docker-wait")
@@ -92,6 +94,7 @@ class EngineClient:
 
     def close(self) -> None:
         """Let go of the connections; calls that have begun end on their own."""
+        self._closed = True
         for executor in (self._short, self._long):
             executor.shutdown(wait=False)
         if self._engine:
@@ -133,6 +136,8 @@ class EngineClient:
     def _connect(self) -> Engine:
         with self._connecting:
             if self._engine is None:
+                if self._closed:
+                    raise RuntimeUnavailableError("the server stops, and the engine is away")
                 try:
                     self._engine = self._open()
                 except UNREACHABLE as error:

@@ -20,7 +20,7 @@ IDLE_SECONDS = 300
 """After this a sandbox that nobody needed goes."""
 REST_SECONDS = 10
 """Before the next try after a sandbox could not be made."""
-CLOSE_SECONDS = 15
+CLOSE_SECONDS = 10
 KNOWN_PROGRAMS = 1000
 
 log = structlog.get_logger(__name__)
@@ -131,7 +131,7 @@ class Sandboxes:
             del self._avoiding[next(iter(self._avoiding))]
 
     async def close(self) -> None:
-        """Remove all, as far as that can be done within 15 s.
+        """Remove all, as far as that can be done within 10 s.
 
         What is left ends by itself or, if it is lasting, is found by its labels.
         """
