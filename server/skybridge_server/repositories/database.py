@@ -109,7 +109,9 @@ class _Task(Generic[T]):
             self.future.set_result(self.result)  # type: ignore[arg-type]
 
 
-_Queue = SimpleQueue["_Task[Any] | None"]
+_Queue = SimpleQueue["Sequence[_Task[Any]] | None"]
+"""Tasks as they are handed over, and None to stop. Each hand-over may wake a thread, and have it
+ask for the interpreter's lock, which costs as much as a few statements."""
 
 
 class _Worker(threading.Thread):
@@ -149,17 +151,18 @@ class _Worker(threading.Thread):
         batch: list[_Task[Any]] = []
         cost = 0
         while not self._stopping and cost < BATCH_BYTES and len(batch) < self._max_jobs:
+            lingers = self._crowded and not batch
             try:
-                task = self._queue.get(block=not batch)
+                tasks = self._queue.get(block=not batch)
             except Empty:
                 break
-            if task is None:
+            if tasks is None:
                 self._stopping = True
-            else:
-                batch.append(task)
-                cost += task.cost
-                if self._crowded and len(batch) == 1:
-                    time.sleep(LINGER_SECONDS)
+                break
+            batch.extend(tasks)
+            cost += sum(task.cost for task in tasks)
+            if lingers:
+                time.sleep(LINGER_SECONDS)
         self._crowded = self._writes and len(batch) > 1
         return batch
 
@@ -245,9 +248,11 @@ class Database:
         self._writes: _Queue = SimpleQueue()
         self._reads: _Queue = SimpleQueue()
         self._scans: _Queue = SimpleQueue()
-        self._patient: list[_Task[Any]] = []
-        """Writes that are not sent to the writer yet."""
-        self._sending: asyncio.TimerHandle | None = None
+        self._unsent: list[_Task[Any]] = []
+        """Writes that are not handed to the writer yet."""
+        self._sending: asyncio.Handle | None = None
+        """What hands them over soon; `_sending_later` when the patient have waited enough."""
+        self._sending_later: asyncio.TimerHandle | None = None
         self._queued_bytes = 0
         self._closed = False
         self._workers = [
@@ -291,20 +296,22 @@ class Database:
         return self._write(task, patient=patient)
 
     def _write(self, task: _Task[T], *, patient: bool) -> asyncio.Future[T]:
-        self._patient.append(task)
+        self._unsent.append(task)
         if not patient:
-            self._send()
-        elif self._sending is None:
-            self._sending = self._loop.call_later(PATIENT_SECONDS, self._send)
+            # Not at once: what else is written in this round of the loop goes with it.
+            self._sending = self._sending or self._loop.call_soon(self._send)
+        elif self._sending_later is None:
+            self._sending_later = self._loop.call_later(PATIENT_SECONDS, self._send)
         return task.future
 
     def _send(self) -> None:
-        if self._sending is not None:
-            self._sending.cancel()
-            self._sending = None
-        for task in self._patient:
-            self._writes.put(task)
-        self._patient.clear()
+        for handle in (self._sending, self._sending_later):
+            if handle is not None:
+                handle.cancel()
+        self._sending = self._sending_later = None
+        if self._unsent:
+            self._writes.put(self._unsent)
+            self._unsent = []
 
     def read(self, job: Job[T]) -> asyncio.Future[T]:
         """Run a job that reads a few rows, on one consistent state of the database."""
@@ -316,7 +323,7 @@ class Database:
 
     def _submit(self, queue: _Queue, job: Job[T]) -> asyncio.Future[T]:
         task = self._task(job, 0)
-        queue.put(task)
+        queue.put((task,))
         return task.future
 
     def _task(self, job: Job[T], cost: int) -> _Task[T]:
