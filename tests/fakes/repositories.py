@@ -125,6 +125,9 @@ class FakeFunctions:
             raise NotFoundError("function", str(name))
         return self.rows[name]
 
+    def find(self, name: FunctionName) -> Function | None:
+        return self.rows.get(name)
+
     async def list(self, query: FunctionQuery, page: PageRequest) -> Page[Function]:
         def key(function: Function) -> Cursor:
             name = function.name.function

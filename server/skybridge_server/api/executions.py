@@ -79,7 +79,9 @@ class ExecutionServicer(ExecutionServiceServicer):
     async def ExecuteBatch(
         self, request: pb.ExecuteBatchRequest, context: Context
     ) -> pb.ExecuteBatchResponse:
-        return await invoke.batch(request, partial(self._execute, context=context))
+        return await invoke.batch(
+            request, self._executions, self._wanted_executed, _time_left(context)
+        )
 
     async def StartExecution(
         self, request: pb.StartExecutionRequest, context: Context
@@ -202,9 +204,12 @@ class ExecutionServicer(ExecutionServiceServicer):
     async def _execute(
         self, request: pb.ExecuteFunctionRequest, context: Context
     ) -> tuple[Execution, ExecutionOutput]:
-        with Violations() as wrong:
-            wanted = self._wanted("ExecuteFunction", request, wrong)
+        wanted = self._wanted_executed(request)
         return await self._executions.execute(wanted, time_left=_time_left(context))
+
+    def _wanted_executed(self, request: pb.ExecuteFunctionRequest) -> ExecutionRequest:
+        with Violations() as wrong:
+            return self._wanted("ExecuteFunction", request, wrong)
 
     def _wanted(
         self,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Iterator
+from datetime import timedelta
 from typing import TypeAlias
 
 import structlog
@@ -18,9 +19,10 @@ from skybridge_server.api.calls import is_lost
 from skybridge_server.api.convert.executions import fill_execution
 from skybridge_server.api.errors import code_of, status_of
 from skybridge_server.errors import InvalidArgumentError
-from skybridge_server.models.executions import Execution
 from skybridge_server.models.functions import MIB
-from skybridge_server.services.requests import ExecutionOutput
+from skybridge_server.services.executions import Ended, ExecutionService
+from skybridge_server.services.requests import ExecutionOutput, ExecutionRequest
+from skybridge_server.services.together import execute_all
 from skybridge_server.services.violations import Violations
 
 DEFAULT_WINDOW, MAX_WINDOW = 64, 256
@@ -30,7 +32,6 @@ MAX_BATCH_OUTPUT = 3 * MIB
 PACKED_BYTES = MIB
 """Of output and log, in answers that share a message; one with more has its own."""
 
-Ended = tuple[Execution, ExecutionOutput]
 Execute = Callable[[pb.ExecuteFunctionRequest], Awaitable[Ended]]
 """Executes a function, and returns its execution as it ended, with what it wrote."""
 Outcome: TypeAlias = Ended | Status
@@ -38,20 +39,36 @@ Outcome: TypeAlias = Ended | Status
 log = structlog.get_logger()
 
 
-async def batch(request: pb.ExecuteBatchRequest, execute: Execute) -> pb.ExecuteBatchResponse:
-    """Execute all at once, and return the outcomes in the order of the requests."""
+async def batch(
+    request: pb.ExecuteBatchRequest,
+    executions: ExecutionService,
+    wanted: Callable[[pb.ExecuteFunctionRequest], ExecutionRequest],
+    time_left: timedelta | None,
+) -> pb.ExecuteBatchResponse:
+    """Execute all at once, and return the outcomes in the order of the requests.
+
+    `wanted` returns what a request asks for. InvalidArgumentError.
+    """
     with Violations() as wrong:
         if len(request.requests) > MAX_BATCH:
             wrong.add("requests", f"must be at most {MAX_BATCH}, are {len(request.requests)}")
     room = _Room(MAX_BATCH_OUTPUT)
 
-    async def run(each: pb.ExecuteFunctionRequest) -> Outcome:
-        outcome = await _outcome(execute(each))
-        return outcome if isinstance(outcome, Status) else (outcome[0], room.cut(outcome[1]))
-
+    asked: list[ExecutionRequest | InvalidArgumentError] = []
+    for each in request.requests:
+        try:
+            asked.append(wanted(each))
+        except InvalidArgumentError as error:
+            asked.append(error)
+    right = [each for each in asked if isinstance(each, ExecutionRequest)]
+    ended = iter(await execute_all(executions, right, room.cut, time_left=time_left))
     response = pb.ExecuteBatchResponse()
-    for outcome in await asyncio.gather(*map(run, request.requests)):
-        _fill(response.results.add(), outcome)
+    for one in asked:
+        outcome = next(ended) if isinstance(one, ExecutionRequest) else one
+        if isinstance(outcome, BaseException):
+            response.results.add().error.CopyFrom(_status(outcome))
+        else:
+            fill_execution(response.results.add().execution, *outcome)
     return response
 
 
@@ -61,13 +78,14 @@ class _Room:
     def __init__(self, left: int) -> None:
         self._left = left
 
-    def cut(self, output: ExecutionOutput) -> ExecutionOutput:
+    def cut(self, ended: Ended) -> Ended:
+        execution, output = ended
         kept = output.output[: self._left]
         self._left -= len(kept)
         tail = output.log_tail[max(0, len(output.log_tail) - self._left) :]
         self._left -= len(tail)
         truncated = output.truncated or len(kept) < len(output.output)
-        return ExecutionOutput(kept, truncated=truncated, log_tail=tail)
+        return execution, ExecutionOutput(kept, truncated=truncated, log_tail=tail)
 
 
 class Pipeline:
@@ -167,7 +185,7 @@ def _size(output: ExecutionOutput) -> int:
     return len(output.output) + len(output.log_tail)
 
 
-def _fill(answer: pb.InvocationAnswer | pb.ExecuteBatchResult, outcome: Outcome) -> None:
+def _fill(answer: pb.InvocationAnswer, outcome: Outcome) -> None:
     if isinstance(outcome, Status):
         answer.error.CopyFrom(outcome)
     else:

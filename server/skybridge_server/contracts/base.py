@@ -6,7 +6,6 @@ the conversation breaks, others decide. Every method may be cancelled.
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -67,10 +66,10 @@ OSError: nothing listens there (yet).
 class Exchange(Protocol):
     """A call that an instance has been given, and its answer as it comes."""
 
-    def whole(self) -> asyncio.Future[None]:
-        """Return a future that is set at the end of the answer, or once it is a large one.
+    def on_whole(self, call: Callable[[], None]) -> None:
+        """Have something called, once, at the end of the answer, or when it gets a large one.
 
-        Who waits for it may set it too, to wait no longer.
+        What it raises would end the connection. `answer` takes it back.
         """
         ...
 

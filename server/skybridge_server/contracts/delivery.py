@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from skybridge_server.contracts.base import Sink
 
@@ -24,7 +25,7 @@ class Delivery:
         self._error: Exception | None = None
         self._finished = False
         self._abandoned = False
-        self._is_whole = False
+        self._on_whole: Callable[[], None] | None = None
 
     def add(self, data: bytes, source: asyncio.ReadTransport) -> None:
         """Take output; `source` is paused while too much of it waits."""
@@ -35,7 +36,7 @@ class Delivery:
         if self._waiting_bytes > HIGH_WATER_BYTES and self._source is None:
             self._source = source
             source.pause_reading()
-        if not self._is_whole or self._waiting_bytes > WHOLE_BYTES:
+        if self._on_whole is None or self._waiting_bytes > WHOLE_BYTES:
             self._wake()
 
     def finish(self, error: Exception | None = None) -> None:
@@ -45,13 +46,11 @@ class Delivery:
             self._error = error
             self._wake()
 
-    def whole(self) -> asyncio.Future[None]:
-        """Return a future that is set at the end, or once more than WHOLE_BYTES wait."""
-        self._is_whole = True
-        self._waiter = asyncio.get_running_loop().create_future()
+    def on_whole(self, call: Callable[[], None]) -> None:
+        """Have something called at the end, or once more than WHOLE_BYTES wait."""
+        self._on_whole = call
         if self._finished or self._waiting_bytes > WHOLE_BYTES:
             self._wake()
-        return self._waiter
 
     @property
     def collected(self) -> list[bytes] | None:
@@ -63,7 +62,7 @@ class Delivery:
 
         What comes after that is dropped.
         """
-        self._is_whole = False
+        self._on_whole = None
         try:
             while self._chunks or not self._finished:
                 await self._give(sink)
@@ -97,5 +96,8 @@ class Delivery:
             self._source = None
 
     def _wake(self) -> None:
+        if self._on_whole is not None:
+            call, self._on_whole = self._on_whole, None
+            call()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)

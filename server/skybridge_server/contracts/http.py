@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 
 from skybridge_server.contracts.base import Answer, Call, Connect, Sink
@@ -142,8 +142,8 @@ class HttpExchange:
         self._connection = connection
         self._delivery = connection.send(head, body)
 
-    def whole(self) -> asyncio.Future[None]:
-        return self._delivery.whole()
+    def on_whole(self, call: Callable[[], None]) -> None:
+        self._delivery.on_whole(call)
 
     @property
     def collected(self) -> Sequence[bytes] | None:

@@ -12,7 +12,7 @@ import contextlib
 import re
 import socket
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from skybridge_server.contracts import lambda_errors
 from skybridge_server.contracts.base import Answer, Call, Sink
@@ -184,8 +184,8 @@ class LambdaExchange:
         self._conversation = conversation
         self._invocation = invocation
 
-    def whole(self) -> asyncio.Future[None]:
-        return self._invocation.delivery.whole()
+    def on_whole(self, call: Callable[[], None]) -> None:
+        self._invocation.delivery.on_whole(call)
 
     @property
     def collected(self) -> Sequence[bytes] | None:

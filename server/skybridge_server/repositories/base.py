@@ -44,6 +44,10 @@ class FunctionRepository(Protocol):
         """Return a function. NotFoundError."""
         ...
 
+    def find(self, name: FunctionName) -> Function | None:
+        """Return a function if it is at hand, as one that is executed often is."""
+        ...
+
     async def list(self, query: FunctionQuery, page: PageRequest) -> Page[Function]:
         """Return a page of functions in the order of the query."""
         ...

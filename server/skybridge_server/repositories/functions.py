@@ -92,8 +92,10 @@ class SqliteFunctions:
                 raise _not_found(name)
             return _from_row(row)
 
-        kept = self._cache.find(name)
-        return kept or await self._cache.read(name, self._database.read(job))
+        return self.find(name) or await self._cache.read(name, self._database.read(job))
+
+    def find(self, name: FunctionName) -> Function | None:
+        return self._cache.find(name)
 
     async def list(self, query: FunctionQuery, page: PageRequest) -> Page[Function]:
         def job(db: SqliteDatabase) -> Page[Function]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -25,7 +25,7 @@ from skybridge_server.services import idempotency
 from skybridge_server.services.active import ActiveExecution
 from skybridge_server.services.admission import Admission
 from skybridge_server.services.backlog import HOLDING, Backlog, Claimed
-from skybridge_server.services.begun import Begun
+from skybridge_server.services.begun import Begun, Finished
 from skybridge_server.services.claims import Claims
 from skybridge_server.services.engines import Engines
 from skybridge_server.services.journal import Journal
@@ -34,7 +34,7 @@ from skybridge_server.services.registry import Registry
 from skybridge_server.services.requests import ExecutionRequest
 from skybridge_server.services.rules import check_contract_input
 from skybridge_server.services.slots import Ticket
-from skybridge_server.services.swift import Finished, Swift
+from skybridge_server.services.swift import Swift
 from skybridge_server.services.violations import Violations
 
 UNKNOWN_STOP = Failure(FailureReason.CANCELLED, "it was cancelled")
@@ -186,14 +186,20 @@ class Acceptance:
     async def _check(self, request: ExecutionRequest) -> tuple[Function, Revision]:
         """Return the function and its revision that a request is for, if they can take it."""
         function, revision = await self.runnable(request.function)
-        with Violations() as wrong:
-            check_contract_input(request, revision.spec.contract, wrong)
-        if request.interactive and revision.spec.contract.kind.warm:
-            raise FailedPreconditionError(
-                f"function '{function.name}' has no stdin that callers could write: its contract "
-                f"is {revision.spec.contract.kind.name}; use ExecuteFunction or StreamExecution",
-                reason="NOT_INTERACTIVE",
-            )
+        _check_fits(request, function, revision)
+        return function, revision
+
+    def _known(self, request: ExecutionRequest) -> tuple[Function, Revision] | None:
+        """Return what `_startable` does; None if the store has to be asked for it."""
+        function = self._repositories.functions.find(request.function)
+        if function is None:
+            return None
+        _check_runnable(function)
+        revision = self._backlog.revisions.find(function.uid, function.active_revision)
+        if revision is None:
+            return None
+        _check_fits(request, function, revision)
+        self._engines.check(revision.spec.runtime)
         return function, revision
 
     async def runnable(self, name: FunctionName) -> tuple[Function, Revision]:
@@ -205,16 +211,7 @@ class Acceptance:
         return function, await self._revision_to_run(function)
 
     async def _revision_to_run(self, function: Function) -> Revision:
-        if function.state is FunctionState.DISABLED:
-            raise FailedPreconditionError(
-                f"function '{function.name}' is disabled: enable it with EnableFunction",
-                reason="FUNCTION_DISABLED",
-            )
-        if not function.active_revision:
-            raise FailedPreconditionError(
-                f"function '{function.name}' was never deployed: deploy it with DeployFunction",
-                reason="FUNCTION_NOT_DEPLOYED",
-            )
+        _check_runnable(function)
         known = self._backlog.revisions.find(function.uid, function.active_revision)
         if known is not None:
             return known
@@ -233,6 +230,50 @@ class Acceptance:
 
     # -- executions that are stored when they end -----------------------------------------------
 
+    def begin(self, request: ExecutionRequest, not_after: datetime | None) -> Begun | None:
+        """Have an idle instance execute at once; None: it takes more, and nothing has begun.
+
+        What has begun must be followed by `finish`, or by `leave`. Raises as `execute` does.
+        """
+        if request.key is not None:
+            return None  # whether it is the first is to be found out before
+        known = self._known(request)
+        if known is None:
+            return None
+        function, revision = known
+        ticket = self._take(function.uid, revision)
+        if ticket is None:
+            return None
+        begun = self._begin_on(ticket, request, function, revision, not_after)
+        if begun is None:
+            ticket.release()
+        return begun
+
+    async def finish(self, begun: Begun) -> Finished | None:
+        """Wait for the end of what has begun; None: it takes more, `go_on` with it."""
+        try:
+            return await self._swift.finish(begun)
+        except asyncio.CancelledError:
+            self.leave(begun)
+            if begun.finished is not None:
+                await asyncio.wait({begun.finished.stored})  # a repeat must find its record
+            raise
+        except StorageError:
+            self._admission.storing_works = False
+            raise
+
+    def leave(self, begun: Begun) -> None:
+        """Let what has begun go on without its caller: unless it is over, it is stopped."""
+        begun.end.cancel()
+        if not begun.over:
+            self._admission.admit_alone(self._taken_over(begun), begun.request)
+
+    async def go_on(self, begun: Begun) -> Accepted:
+        """Go on with what has begun as with any other execution that runs."""
+        active = self._taken_over(begun)
+        await self._admission.admit(active, begun.request)
+        return Accepted(active.name, active)
+
     async def _execute(
         self, request: ExecutionRequest, not_after: datetime | None
     ) -> Finished | Accepted:
@@ -244,16 +285,7 @@ class Acceptance:
         if begun is None:
             ticket = ticket or self._places.enter(function.uid, revision)
             return await self._admit(request, function, revision, ticket, LEFT_AT_ONCE, not_after)
-        try:
-            whole = await self._swift.collect(begun)
-        except asyncio.CancelledError:
-            self._admission.admit_alone(self._taken_over(begun, not_after), request)
-            raise
-        if whole:
-            return await self._conclude(begun)
-        active = self._taken_over(begun, not_after)
-        await self._admission.admit(active, request)
-        return Accepted(active.name, active)
+        return await self.finish(begun) or await self.go_on(begun)
 
     def _take(self, function_uid: str, revision: Revision) -> Ticket | None:
         """Take a place on an idle instance, where its execution can be stored at its end."""
@@ -270,30 +302,41 @@ class Acceptance:
         ticket: Ticket,
         not_after: datetime | None,
     ) -> Begun | None:
-        limit = min(revision.spec.timeouts.execution, request.timeout or timedelta.max)
-        if not_after is not None:
-            limit = min(limit, not_after - datetime.now(UTC))
+        """Have an instance execute, once it is connected to; None: nothing has begun."""
+        begun = self._begin_on(ticket, request, function, revision, not_after)
+        if begun is not None:
+            return begun
         try:
-            return await self._swift.begin(request, function, revision, ticket, limit)
+            connected = await self._swift.connect(ticket)
+        except BaseException:
+            ticket.release()
+            raise
+        if not connected:
+            return None
+        return self._begin_on(ticket, request, function, revision, not_after)
+
+    def _begin_on(
+        self,
+        ticket: Ticket,
+        request: ExecutionRequest,
+        function: Function,
+        revision: Revision,
+        not_after: datetime | None,
+    ) -> Begun | None:
+        try:
+            return self._swift.begin(request, function, revision, ticket, not_after)
         except BaseException:
             ticket.release()
             raise
 
-    async def _conclude(self, begun: Begun) -> Finished:
-        try:
-            return await self._swift.conclude(begun)
-        except StorageError:
-            self._admission.storing_works = False
-            raise
-
-    def _taken_over(self, begun: Begun, not_after: datetime | None) -> ActiveExecution:
+    def _taken_over(self, begun: Begun) -> ActiveExecution:
         """Return what stands in memory of an execution that runs already, to be stored so."""
         new = _new_execution(begun.request, begun.function, position=begun.ticket.number)
         execution = replace(new, name=begun.name, create_time=begun.start_time)
         active = self._activate(execution, begun.revision, begun.ticket)
-        active.begun = begun
+        begun.over, active.begun = True, begun
         active.disconnect_grace = LEFT_AT_ONCE
-        active.not_after = not_after
+        active.not_after = begun.not_after
         return active
 
     # -- executions that wait in the store ------------------------------------------------------
@@ -314,6 +357,33 @@ class Acceptance:
         execution = _new_execution(request, function, position=position, last_sequence=1)
         await self._admission.line_up(execution, request)
         return Accepted(execution.name, None, execution)
+
+
+def _check_runnable(function: Function) -> None:
+    """Raise FailedPreconditionError for a function that is not to be executed now."""
+    if function.state is FunctionState.DISABLED:
+        raise FailedPreconditionError(
+            f"function '{function.name}' is disabled: enable it with EnableFunction",
+            reason="FUNCTION_DISABLED",
+        )
+    if not function.active_revision:
+        raise FailedPreconditionError(
+            f"function '{function.name}' was never deployed: deploy it with DeployFunction",
+            reason="FUNCTION_NOT_DEPLOYED",
+        )
+
+
+def _check_fits(request: ExecutionRequest, function: Function, revision: Revision) -> None:
+    """Check what is asked against the contract of the function."""
+    contract = revision.spec.contract
+    with Violations() as wrong:
+        check_contract_input(request, contract, wrong)
+    if request.interactive and contract.kind.warm:
+        raise FailedPreconditionError(
+            f"function '{function.name}' has no stdin that callers could write: its contract "
+            f"is {contract.kind.name}; use ExecuteFunction or StreamExecution",
+            reason="NOT_INTERACTIVE",
+        )
 
 
 def _new_execution(request: ExecutionRequest, function: Function, **fields: Any) -> Execution:

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from skybridge_server.contracts.base import Exchange
+from skybridge_server.models.executions import Execution
 from skybridge_server.models.functions import Function, Revision
 from skybridge_server.models.names import ExecutionName
 from skybridge_server.services.pool.instances import Instance
-from skybridge_server.services.requests import ExecutionRequest
+from skybridge_server.services.requests import ExecutionOutput, ExecutionRequest
 from skybridge_server.services.slots import Ticket
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """An execution that has ended, with what it wrote."""
+
+    execution: Execution
+    output: ExecutionOutput
+    stored: asyncio.Future[None]
+    """Done once it is on disk, which an answer need not wait for where durability is DEFERRED."""
 
 
 @dataclass(slots=True, eq=False)
@@ -26,7 +38,15 @@ class Begun:
     start_time: datetime
     moment: float
     """When it started, by the clock of the loop."""
+    not_after: datetime | None
+    """Deadline of the caller's rpc."""
     exchange: Exchange
+    end: asyncio.Future[Finished | None]
+    """Set once it may be answered; to None if it goes on, or broke: then it is to be taken over."""
+    over: bool = False
+    """Whether it has ended, or others go on with it."""
+    finished: Finished | None = None
+    """Set once it has ended well, perhaps before it is on disk."""
     log: list[bytes] = field(default_factory=list)
     """What the instance has written to stdout and stderr, where that can be of no other."""
 

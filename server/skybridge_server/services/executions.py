@@ -15,9 +15,10 @@ from skybridge_server.models.journal import Event, OutputStream
 from skybridge_server.models.names import ExecutionName, FunctionName
 from skybridge_server.models.paging import ExecutionQuery, Page, PageRequest
 from skybridge_server.repositories.base import ExecutionRepository
-from skybridge_server.services.acceptance import Acceptance
+from skybridge_server.services.acceptance import Acceptance, Accepted
 from skybridge_server.services.attach import AttachSession
 from skybridge_server.services.backlog import Backlog
+from skybridge_server.services.begun import Begun, Finished
 from skybridge_server.services.engines import Engines
 from skybridge_server.services.journal import LOG_TAIL_BYTES
 from skybridge_server.services.logs import LogService
@@ -29,12 +30,15 @@ from skybridge_server.services.requests import (
     LogEntry,
     LogQuery,
 )
-from skybridge_server.services.swift import Finished
 from skybridge_server.services.watching import Watching
 
 INLINE_OUTPUT_BYTES = 3 * MIB
 ATTACH_GRACE = 30.0
 """Seconds that an attached execution lives without its caller."""
+
+
+Ended = tuple[Execution, ExecutionOutput]
+"""An execution as it ended, with what it wrote."""
 
 
 class ExecutionService:
@@ -58,15 +62,35 @@ class ExecutionService:
         self._engines = engines
         self._backlog = backlog
 
-    async def execute(
-        self, request: ExecutionRequest, *, time_left: timedelta | None
-    ) -> tuple[Execution, ExecutionOutput]:
+    async def execute(self, request: ExecutionRequest, *, time_left: timedelta | None) -> Ended:
         """Execute a function and return its execution as it ended, with what it wrote.
 
         Cancelling this coroutine cancels the execution.
         """
-        not_after = None if time_left is None else datetime.now(UTC) + time_left
-        accepted = await self._acceptance.execute(request, not_after)
+        not_after = _not_after(time_left)
+        return await self._ended(await self._acceptance.execute(request, not_after), not_after)
+
+    def begin(self, request: ExecutionRequest, *, time_left: timedelta | None) -> Begun | None:
+        """Have an idle instance execute at once; None: it takes more, use `execute`.
+
+        What has begun must be followed by `finish`, or by `leave`.
+        """
+        return self._acceptance.begin(request, _not_after(time_left))
+
+    async def finish(self, begun: Begun) -> Ended | None:
+        """Wait a moment for the end of what has begun; None: it takes longer, `go_on` with it."""
+        finished = await self._acceptance.finish(begun)
+        return None if finished is None else (finished.execution, finished.output)
+
+    async def go_on(self, begun: Begun) -> Ended:
+        """Wait for the end of what takes longer."""
+        return await self._ended(await self._acceptance.go_on(begun), begun.not_after)
+
+    def leave(self, begun: Begun) -> None:
+        """Stop what has begun, unless it is over."""
+        self._acceptance.leave(begun)
+
+    async def _ended(self, accepted: Finished | Accepted, not_after: datetime | None) -> Ended:
         if isinstance(accepted, Finished):
             return accepted.execution, accepted.output
         name, active, _ = accepted
@@ -208,3 +232,7 @@ class ExecutionService:
                 reason="EXECUTION_UNFINISHED",
             )
         await self._executions.delete(name)
+
+
+def _not_after(time_left: timedelta | None) -> datetime | None:
+    return None if time_left is None else datetime.now(UTC) + time_left

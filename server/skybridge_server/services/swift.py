@@ -9,10 +9,10 @@ docs/decisions/0018-warm-executions-in-the-task-of-their-call.md.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import takewhile
 
 import structlog
 
@@ -24,7 +24,7 @@ from skybridge_server.models.journal import Output, OutputStream
 from skybridge_server.models.names import ExecutionName, new_id
 from skybridge_server.repositories.base import ExecutionRepository
 from skybridge_server.services import idempotency
-from skybridge_server.services.begun import Begun
+from skybridge_server.services.begun import Begun, Finished
 from skybridge_server.services.journal import LOG_TAIL_BYTES
 from skybridge_server.services.pool.instances import Instance
 from skybridge_server.services.requests import ExecutionOutput, ExecutionRequest
@@ -38,85 +38,119 @@ ONE_LOOK_SECONDS = 0.001
 CHUNK_BYTES = 64 * KIB
 
 _ZERO = timedelta(0)
+_SWIFT = timedelta(seconds=SWIFT_SECONDS)
 
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """An execution that has ended, with what it wrote."""
-
-    execution: Execution
-    output: ExecutionOutput
-    stored: asyncio.Future[None]
-    """Done once it is on disk, which an answer need not wait for where durability is DEFERRED."""
-
-
 class Swift:
-    """Has idle instances execute at once. For the event loop alone."""
+    """Has idle instances execute at once. For the event loop alone.
+
+    An execution is concluded where its answer comes in, and its caller wakes up once, when it is
+    stored: each task that is woken costs as much as a part of the work.
+    """
 
     def __init__(self, executions: ExecutionRepository, telemetry: Telemetry) -> None:
         self._executions = executions
         self._telemetry = telemetry
-        self._ends: deque[tuple[float, asyncio.Future[None]]] = deque()
-        """What is waited for, the oldest first, with the time until which it is."""
+        self._under_way: dict[Begun, float] = {}
+        """Those without an answer, the oldest first, with the time until which it is waited for."""
         self._sweeping = False
 
-    async def begin(
+    def begin(
         self,
         request: ExecutionRequest,
         function: Function,
         revision: Revision,
         ticket: Ticket,
-        limit: timedelta,
+        not_after: datetime | None,
     ) -> Begun | None:
-        """Have the instance of a ticket execute; None: that takes longer, and nothing has begun.
+        """Have the instance of a ticket execute; None: it has to be connected to, or takes longer.
 
-        `limit`: how long it may run.
+        What has begun is to be waited for with `finish`.
         """
-        instance = ticket.seat
-        assert isinstance(instance, Instance)  # noqa: S101 - it comes with the turn
-        if instance.frozen or not instance.log.known or limit < timedelta(seconds=SWIFT_SECONDS):
+        instance, now = _instance_of(ticket), datetime.now(UTC)
+        limit = _time_limit(request, revision, not_after, now)
+        if instance.frozen or not instance.log.known or limit < _SWIFT:
             return None
         name = ExecutionName(request.function.namespace, new_id())
-        now = datetime.now(UTC)
-        call = _call(name, request, revision, now + limit)
         try:
-            exchange = instance.conversation.begin(call)
-            if exchange is None:
-                await instance.conversation.connect()
-                exchange = instance.conversation.begin(call)
+            exchange = instance.conversation.begin(_call(name, request, revision, now + limit))
         except (InstanceError, OSError):
-            return None  # who waits for it finds out why
+            return None
         if exchange is None:
             return None
-        moment = asyncio.get_running_loop().time()
-        begun = Begun(name, request, function, revision, ticket, instance, now, moment, exchange)
+        loop = asyncio.get_running_loop()
+        moment, end = loop.time(), loop.create_future()
+        begun = Begun(
+            name,
+            request,
+            function,
+            revision,
+            ticket,
+            instance,
+            now,
+            moment,
+            not_after,
+            exchange,
+            end,
+        )
         if revision.spec.scaling.instance_concurrency == 1:
             instance.log.belongs_to(begun.add_log)
+        self._wait_a_while(begun)
+        exchange.on_whole(partial(self._answered, begun))
         return begun
 
-    async def collect(self, begun: Begun) -> bool:
-        """Wait for the end; False: it has to be taken over, as it has if this was cancelled."""
-        end = begun.exchange.whole()
-        self._wait_a_while(end, begun.moment)
-        await end
-        if not _is_small(begun):
+    async def connect(self, ticket: Ticket) -> bool:
+        """Get ready to `begin`; False: who waits for the instance finds out why it cannot."""
+        instance = _instance_of(ticket)
+        if instance.frozen:
             return False
-        await begun.instance.log.settle()
+        try:
+            await instance.conversation.connect()
+        except (InstanceError, OSError):
+            return False
         return True
 
-    async def conclude(self, begun: Begun) -> Finished:
-        """Store what has ended and was collected. StorageError: the store has nothing of it."""
-        chunks = begun.exchange.collected
+    async def finish(self, begun: Begun) -> Finished | None:
+        """Wait for the end, and until it is stored; None: it has to be taken over.
+
+        So it has if this was cancelled before it was `finished`. StorageError: the store has
+        nothing of it.
+        """
+        finished = await begun.end
+        if finished is None and _is_small(begun):
+            await begun.instance.log.settle()
+            begun.end = asyncio.get_running_loop().create_future()
+            self._conclude(begun)
+            finished = await begun.end
+        return finished
+
+    def _answered(self, begun: Begun) -> None:
+        """Hear that the answer is there, or that it gets a large one."""
+        self._under_way.pop(begun, None)
+        if begun.end.done():  # nobody waits any more
+            return
+        if not _is_small(begun) or not begun.instance.log.settle_at_once():
+            begun.end.set_result(None)
+            return
+        try:
+            self._conclude(begun)
+        except Exception as error:  # noqa: BLE001 - it belongs to the caller, not the connection
+            begun.end.set_exception(error)
+
+    def _conclude(self, begun: Begun) -> None:
+        """Free the instance, and store what has ended. StorageError."""
+        begun.over = True
+        chunks = begun.exchange.collected or ()
         answer = begun.exchange.end()
         begun.instance.log.belongs_to(None)
         if not answer.reusable:
             begun.instance.retire(polite=True)
         begun.ticket.release()
-        return await self._store(begun, answer, b"".join(chunks or ()))
+        self._store(begun, answer, b"".join(chunks))
 
-    async def _store(self, begun: Begun, answer: Answer, output: bytes) -> Finished:
+    def _store(self, begun: Begun, answer: Answer, output: bytes) -> None:
         request, log_ = begun.request, b"".join(begun.log)
         written = [*_pieces(OutputStream.STDERR, log_), *_pieces(OutputStream.STDOUT, output)]
         execution = _ended(begun, answer, written, stdout=len(output), stderr=len(log_))
@@ -128,42 +162,68 @@ class Swift:
             idempotency.record(request.key, resource=execution.name.execution),
             patient=deferred,
         )
+        tail = log_[-LOG_TAIL_BYTES:]
+        begun.finished = Finished(
+            execution, ExecutionOutput(output, truncated=False, log_tail=tail), stored
+        )
         if deferred:
             stored.add_done_callback(_note_refusal)
+            self._telemetry.ended(execution)
+            begun.end.set_result(begun.finished)
         else:
-            await _until_stored(stored)
-        self._telemetry.ended(execution)
-        return Finished(
-            execution,
-            ExecutionOutput(output, truncated=False, log_tail=log_[-LOG_TAIL_BYTES:]),
-            stored,
-        )
+            stored.add_done_callback(partial(self._stored, begun, begun.finished))
+
+    def _stored(self, begun: Begun, finished: Finished, stored: asyncio.Future[None]) -> None:
+        error = stored.exception()
+        if error is None:
+            self._telemetry.ended(finished.execution)
+        if begun.end.done():
+            return  # its caller has left
+        if error is None:
+            begun.end.set_result(finished)
+        else:
+            begun.end.set_exception(error)
 
     # -- patience -------------------------------------------------------------------------------
 
-    def _wait_a_while(self, end: asyncio.Future[None], since: float) -> None:
-        """Set an end that does not come in time. One timer serves all of them."""
-        self._ends.append((since + SWIFT_SECONDS, end))
+    def _wait_a_while(self, begun: Begun) -> None:
+        """End the wait for an answer that does not come in time. One timer serves all of them."""
+        self._under_way[begun] = begun.moment + SWIFT_SECONDS
         if not self._sweeping:
             self._sweeping = True
             asyncio.get_running_loop().call_later(SWIFT_SECONDS, self._sweep)
 
     def _sweep(self) -> None:
-        loop, ends = asyncio.get_running_loop(), self._ends
+        loop, under_way = asyncio.get_running_loop(), self._under_way
         now = loop.time() + 0.001  # timers may come a little early
-        while ends and (ends[0][1].done() or ends[0][0] <= now):
-            _, end = ends.popleft()
-            if not end.done():
-                # On a busy loop its answer may lie in the socket: one more look at what has come.
-                loop.call_later(ONE_LOOK_SECONDS, _lose_patience, end)
-        self._sweeping = bool(ends)
-        if ends:
-            loop.call_at(ends[0][0], self._sweep)
+        for begun in [*takewhile(lambda begun: under_way[begun] <= now, under_way)]:
+            del under_way[begun]
+            # On a busy loop its answer may lie in the socket: one more look at what has come.
+            loop.call_later(ONE_LOOK_SECONDS, _lose_patience, begun)
+        following = next(iter(under_way.values()), None)
+        self._sweeping = following is not None
+        if following is not None:
+            loop.call_at(following, self._sweep)
 
 
-def _lose_patience(end: asyncio.Future[None]) -> None:
-    if not end.done():
-        end.set_result(None)
+def _lose_patience(begun: Begun) -> None:
+    if not (begun.over or begun.end.done()):
+        begun.end.set_result(None)
+
+
+def _instance_of(ticket: Ticket) -> Instance:
+    assert isinstance(ticket.seat, Instance)  # noqa: S101 - it comes with the turn
+    return ticket.seat
+
+
+def _time_limit(
+    request: ExecutionRequest, revision: Revision, not_after: datetime | None, now: datetime
+) -> timedelta:
+    """Return how long an execution may run that starts now."""
+    limit = revision.spec.timeouts.execution
+    if request.timeout is not None:
+        limit = min(limit, request.timeout)
+    return limit if not_after is None else min(limit, not_after - now)
 
 
 def _is_small(begun: Begun) -> bool:
@@ -222,15 +282,6 @@ def _ended(
         asked=request.envelope,
         answered=Envelope(answer.content_type, answer.headers, answer.status),
     )
-
-
-async def _until_stored(stored: asyncio.Future[None]) -> None:
-    """Wait for a write. Who leaves meanwhile still waits: a repeat must find its record."""
-    try:
-        await asyncio.shield(stored)
-    except asyncio.CancelledError:
-        await asyncio.wait({stored})
-        raise
 
 
 def _note_refusal(stored: asyncio.Future[None]) -> None:

@@ -131,15 +131,22 @@ class InstanceLog:
 
     async def settle(self) -> None:
         """Wait for what was written until now, from an instance that writes at all, or may."""
-        first, self.known = not self.known, True
-        if self._write is None:
+        if self.settle_at_once():
             return
-        if not (first or self._talks):
-            self._doubtful_until = asyncio.get_running_loop().time() + DOUBT_SECONDS
-        elif self.write_boundary is None:
+        self.known = True
+        if self.write_boundary is None or self._write is None:
             await asyncio.sleep(DRAIN_SECONDS)
         else:
             await self._cut_off(self.write_boundary, self._write)
+
+    def settle_at_once(self) -> bool:
+        """Do as `settle` does, if that needs no wait; False: nothing has been done."""
+        if self._write is not None:
+            if self._talks or not self.known:
+                return False
+            self._doubtful_until = asyncio.get_running_loop().time() + DOUBT_SECONDS
+        self.known = True
+        return True
 
     # -- boundaries -----------------------------------------------------------------------------
 

@@ -100,8 +100,8 @@ class FakeExchange:
     def _take(self, data: bytes) -> None:
         self._delivery.add(data, Endless())
 
-    def whole(self) -> asyncio.Future[None]:
-        return self._delivery.whole()
+    def on_whole(self, call: Callable[[], None]) -> None:
+        self._delivery.on_whole(call)
 
     @property
     def collected(self) -> Sequence[bytes] | None:
