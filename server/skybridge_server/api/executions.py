@@ -221,8 +221,9 @@ class ExecutionServicer(ExecutionServiceServicer):
         """Return what to execute; `more`: fields that only this method has."""
         function = names.function(request.function, "function", wrong)
         key = request_key(method, request, request.request_id, wrong)
+        options = request.options if request.HasField("options") else None
         wanted = asked.execution_request(
-            function, request.options, key, wrong, input_=request.input, **more
+            function, options, key, wrong, input_=request.input, **more
         )
         rules.check_execution(wanted, self._limits, wrong)
         return wanted

@@ -7,6 +7,7 @@ the other fields goes on.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from skybridge_server.models.names import (
     DEFAULT_NAMESPACE,
@@ -29,6 +30,7 @@ _REVISION = re.compile(rf"(?:namespaces/({_ID})/functions/)?({_ID})/revisions/([
 _EXECUTION = re.compile(rf"(?:namespaces/({_ID})/executions/)?({_UUID})")
 _INSTANCE = re.compile(rf"(?:namespaces/({_ID})/instances/)?({_UUID})")
 _SCHEDULE = re.compile(rf"(?:namespaces/({_ID})/schedules/)?({_ID})")
+_MAX_FUNCTION_LENGTH = len("namespaces//functions/") + 2 * 63
 _FULL_EXECUTION = re.compile(rf"namespaces/({_ID})/executions/({_UUID})")
 
 _FUNCTION_RULE = (
@@ -72,8 +74,16 @@ def function(
     value: str, field: str, wrong: Violations, *, default: str = DEFAULT_NAMESPACE
 ) -> FunctionName:
     """Return the name of a function; a short one is of the namespace `default`."""
-    match = _match(_FUNCTION, value, _FUNCTION_RULE, field, wrong)
-    return FunctionName(match[1] or default, match[2]) if match else FunctionName("", "")
+    name = _function(value, default) if len(value) <= _MAX_FUNCTION_LENGTH else None
+    if name is None:
+        wrong.add(field, _FUNCTION_RULE if value else "is required")
+    return name or FunctionName("", "")
+
+
+@lru_cache(maxsize=4096)  # the same few come with every call
+def _function(value: str, default: str) -> FunctionName | None:
+    match = _FUNCTION.fullmatch(value)
+    return match and FunctionName(match[1] or default, match[2])
 
 
 def revision(value: str, field: str, wrong: Violations) -> RevisionName:

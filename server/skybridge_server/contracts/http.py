@@ -68,7 +68,9 @@ class HttpConversation:
             "x-forwarded-proto": "http",
             "x-forwarded-host": host,
         }
-        self._rendered_from = render_fields(self._from)
+        usual = self._from | {"content-type": DEFAULT_CONTENT_TYPE}
+        self._plain = self._post + render_fields(usual)
+        """What all calls start with that bring nothing but their input."""
 
     async def ready(self) -> None:
         pause = FIRST_PAUSE
@@ -116,19 +118,23 @@ class HttpConversation:
         return answer.failure is None
 
     def _head_of(self, call: Call) -> bytes:
-        fields = {
-            "content-type": call.content_type or DEFAULT_CONTENT_TYPE,
-            "content-length": str(len(call.input)),
-            "x-skybridge-execution-id": call.execution,
-            "x-skybridge-deadline": call.deadline.isoformat(timespec="milliseconds"),
-            "function-execution-id": call.execution,
-        }
+        ours = (
+            f"content-length: {len(call.input)}\r\n"
+            f"x-skybridge-execution-id: {call.execution}\r\n"
+            f"x-skybridge-deadline: {call.deadline.isoformat(timespec='milliseconds')}\r\n"
+            f"function-execution-id: {call.execution}\r\n\r\n"
+        )
+        return self._start_of(call) + ours.encode()
+
+    def _start_of(self, call: Call) -> bytes:
+        """Return the head up to the fields that no caller has a say in."""
+        if not (call.headers or call.content_type or call.traceparent):
+            return self._plain
+        fields = self._from | _of_caller(call.headers)
+        fields["content-type"] = call.content_type or DEFAULT_CONTENT_TYPE
         if call.traceparent:
             fields["traceparent"] = call.traceparent
-        if not call.headers:
-            return self._post + self._rendered_from + render_fields(fields) + b"\r\n"
-        fields = self._from | _of_caller(call.headers) | fields
-        return self._post + render_fields(fields) + b"\r\n"
+        return self._post + render_fields(fields)
 
 
 class HttpExchange:

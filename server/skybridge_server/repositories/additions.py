@@ -89,7 +89,7 @@ def of_ended(
     """Return what is to be stored of an execution that ran straight to its end."""
     time = from_time(execution.end_time or execution.create_time)
     rows = [
-        event_rows.values_at(sequence, time, body)
+        event_rows.values_of_output(sequence, time, body)
         for sequence, body in enumerate(written, event_rows.FIRST_OUTPUT)
     ]
     return Addition(execution, execution_rows.values_of(execution), rows, input_, request)

@@ -43,6 +43,14 @@ def to_duration(value: int) -> timedelta:
     return timedelta(microseconds=value)
 
 
+def from_optional_time(value: datetime | None) -> int | None:
+    return None if value is None else (value - _EPOCH) // _MICROSECOND
+
+
+def from_optional_duration(value: timedelta | None) -> int | None:
+    return None if value is None else value // _MICROSECOND
+
+
 def optional(convert: Callable[[Any], T], value: Any) -> T | None:
     """Convert what is not None."""
     return None if value is None else convert(value)
@@ -77,7 +85,14 @@ def dumps_envelope(envelope: Envelope) -> str:
     """Return an envelope as JSON; '' for an empty one, which is what most executions have."""
     if envelope is NO_ENVELOPE:
         return ""
-    return json.dumps([envelope.content_type, envelope.status, dict(envelope.headers)])
+    headers = tuple(envelope.headers.items())
+    return _dumped_envelope(envelope.content_type, envelope.status, headers)
+
+
+# A function answers with the same headers again and again, but for the time of day.
+@lru_cache(maxsize=64)
+def _dumped_envelope(content_type: str, status: int, headers: tuple[tuple[str, str], ...]) -> str:
+    return json.dumps([content_type, status, dict(headers)])
 
 
 def loads_envelope(text: str) -> Envelope:

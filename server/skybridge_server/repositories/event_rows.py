@@ -48,12 +48,13 @@ COLUMNS = (
 
 def values_of(event: Event) -> tuple[Any, ...]:
     """Return the values of COLUMNS."""
-    return values_at(event.sequence, from_time(event.time), event.body)
+    return (event.sequence, from_time(event.time), *_body_values(event.body))
 
 
-def values_at(sequence: int, time: int, body: EventBody) -> tuple[Any, ...]:
+def values_of_output(sequence: int, time: int, output: Output) -> tuple[Any, ...]:
     """Return the values of COLUMNS of an event that is about to have this body."""
-    return (sequence, time, *_body_values(body))
+    data = output.data
+    return (sequence, time, Kind.OUTPUT, None, output.stream, output.offset, len(data), data)
 
 
 def size_of(values: Sequence[Any]) -> int:

@@ -17,7 +17,8 @@ from skybridge_server.models.names import ExecutionName, FunctionName
 from skybridge_server.repositories.codec import (
     dumps_envelope,
     dumps_labels,
-    from_duration,
+    from_optional_duration,
+    from_optional_time,
     from_time,
     loads_envelope,
     loads_labels,
@@ -88,19 +89,19 @@ def fixed_values(execution: Execution) -> tuple[Any, ...]:
         execution.function_uid,
         execution.revision,
         from_time(execution.create_time),
-        optional(from_duration, execution.timeout),
+        from_optional_duration(execution.timeout),
         execution.interactive,
         execution.traceparent,
         dumps_labels(execution.labels),
         execution.background,
-        optional(from_time, execution.due_time),
+        from_optional_time(execution.due_time),
         dumps_envelope(execution.asked),
     )
 
 
 def waiting_values(execution: Execution) -> tuple[Any, ...]:
     """Return the values of WAITING."""
-    return (optional(from_time, execution.not_before), execution.position)
+    return (from_optional_time(execution.not_before), execution.position)
 
 
 def changing_values(execution: Execution) -> tuple[Any, ...]:
@@ -118,21 +119,21 @@ def changing_values(execution: Execution) -> tuple[Any, ...]:
         execution.last_sequence,
         execution.attempt,
         execution.cold_start,
-        optional(from_duration, timings.queue),
-        optional(from_duration, timings.start),
-        optional(from_duration, timings.run),
-        optional(from_duration, timings.total),
-        optional(from_duration, usage.cpu),
+        from_optional_duration(timings.queue),
+        from_optional_duration(timings.start),
+        from_optional_duration(timings.run),
+        from_optional_duration(timings.total),
+        from_optional_duration(usage.cpu),
         usage.peak_memory_bytes,
         usage.oom_killed,
-        optional(from_time, execution.start_time),
-        optional(from_time, execution.end_time),
+        from_optional_time(execution.start_time),
+        from_optional_time(execution.end_time),
         lease.epoch,
         lease.owner,
-        optional(from_time, lease.expire_time),
+        from_optional_time(lease.expire_time),
         execution.input_given,
         execution.instance,
-        optional(from_duration, timings.init),
+        from_optional_duration(timings.init),
         dumps_envelope(execution.answered),
     )
 

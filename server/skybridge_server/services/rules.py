@@ -15,7 +15,7 @@ from typing import Any
 from skybridge_server.contracts.stdio import MAX_ENV_INPUT_BYTES
 from skybridge_server.errors import FailedPreconditionError, FieldViolation, InvalidArgumentError
 from skybridge_server.models.destinations import Destination, Destinations
-from skybridge_server.models.executions import FailureReason
+from skybridge_server.models.executions import NO_ENVELOPE, FailureReason
 from skybridge_server.models.functions import (
     KIB,
     MIB,
@@ -196,8 +196,10 @@ def check_execution(
         )
     if request.timeout is not None and request.timeout < _MILLISECOND:
         wrong.add(f"{prefix}options.timeout", "must be at least 1 ms")
-    check_labels(request.labels, f"{prefix}options.labels", wrong)
-    warm_rules.check_envelope(request.envelope, f"{prefix}options", wrong)
+    if request.labels:
+        check_labels(request.labels, f"{prefix}options.labels", wrong)
+    if request.envelope is not NO_ENVELOPE:
+        warm_rules.check_envelope(request.envelope, f"{prefix}options", wrong)
     if request.traceparent and not TRACEPARENT.fullmatch(request.traceparent):
         wrong.add(
             f"{prefix}options.traceparent",

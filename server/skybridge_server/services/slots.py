@@ -63,18 +63,26 @@ class _Anywhere:
 ANYWHERE = _Anywhere()
 
 
+_SET = asyncio.Event()
+"""What nobody has to wait for. Shared: most executions on instances never need events."""
+_SET.set()
+
+
 class Ticket:
     """A place in the queue, then a place to run. Give it back with `release`, whatever happens."""
 
-    def __init__(self, slots: Slots, lane: Lane, seats: Seats, number: int) -> None:
+    def __init__(
+        self, slots: Slots, lane: Lane, seats: Seats, number: int, seat: Seat | None = None
+    ) -> None:
+        """`seat`: of one whose turn it is at once."""
         self.lane = lane
         self.number = number
         """Its place in the order of all that ever came."""
         self.seats = seats
-        self.seat: Seat | None = None
+        self.seat = seat
         """Set with the turn."""
-        self.turn = asyncio.Event()
-        self.covered = asyncio.Event()
+        self.turn = _SET if seat else asyncio.Event()
+        self.covered = _SET if seat else asyncio.Event()
         """Set once a seat is being made for it, and with the turn."""
         self._slots = slots
         self._error: SkybridgeError | None = None
@@ -247,8 +255,7 @@ class Slots:
             return None
         self._lanes[function_uid] = lane
         self.queued += 1  # for a moment
-        ticket = Ticket(self, lane, seats, number)
-        ticket.seat = seat
+        ticket = Ticket(self, lane, seats, number, seat)
         self._run(ticket)
         return ticket
 
@@ -377,8 +384,7 @@ class Slots:
         lane.running.remove(ticket)
         self.running -= 1
         ticket.seat = None
-        ticket.covered.clear()
-        ticket.turn.clear()
+        ticket.covered, ticket.turn = asyncio.Event(), asyncio.Event()
         lane.line_up(ticket, first=True)
         self.queued += 1
         if seat is not None:

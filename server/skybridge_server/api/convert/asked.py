@@ -41,7 +41,7 @@ class _View(enum.IntEnum):
 
 def execution_request(
     function: FunctionName,
-    options: pb.ExecutionOptions,
+    options: pb.ExecutionOptions | None,
     key: RequestKey | None,
     wrong: Violations,
     *,
@@ -51,8 +51,13 @@ def execution_request(
 ) -> ExecutionRequest:
     """Return what to execute; `input_` None: the caller writes it while the function runs.
 
+    `options` None: none were given, which is what most do, and quicker to see than each of them.
+
     `more`: fields of the request that only some methods have.
     """
+    interactive = input_ is None
+    if options is None:
+        return ExecutionRequest(function, input_ or b"", key=key, interactive=interactive, **more)
     return ExecutionRequest(
         function=function,
         input=input_ or b"",
@@ -60,7 +65,7 @@ def execution_request(
         labels=dict(options.labels),
         traceparent=options.traceparent,
         key=key,
-        interactive=input_ is None,
+        interactive=interactive,
         envelope=_envelope(options),
         **more,
     )

@@ -50,15 +50,7 @@ def fill_execution(
     _fill_end(message, execution)
     _fill_timings(message.timings, execution.timings)
     _fill_usage(message.usage, execution.usage)
-    fill_timestamp(message.create_time, execution.create_time)
-    for name, time in (
-        ("start_time", execution.start_time),
-        ("end_time", execution.end_time),
-        ("requested_start_time", execution.due_time),
-        ("not_before", execution.not_before),
-    ):
-        if time is not None:
-            fill_timestamp(getattr(message, name), time)
+    _fill_times(message, execution)
     for attempt in attempts:
         _fill_attempt(message.attempts.add(), attempt)
     if execution.instance:
@@ -100,17 +92,30 @@ def _fill_failure(message: pb.Failure, failure: Failure) -> None:
     message.signal = failure.signal
 
 
+def _fill_times(message: pb.Execution, execution: Execution) -> None:
+    fill_timestamp(message.create_time, execution.create_time)
+    if execution.start_time is not None:
+        fill_timestamp(message.start_time, execution.start_time)
+    if execution.end_time is not None:
+        fill_timestamp(message.end_time, execution.end_time)
+    if execution.due_time is not None:
+        fill_timestamp(message.requested_start_time, execution.due_time)
+    if execution.not_before is not None:
+        fill_timestamp(message.not_before, execution.not_before)
+
+
 def _fill_timings(message: pb.Timings, timings: Timings) -> None:
     message.SetInParent()
-    for name, length in (
-        ("queue", timings.queue),
-        ("start", timings.start),
-        ("run", timings.run),
-        ("total", timings.total),
-        ("init", timings.init),
-    ):
-        if length is not None:
-            fill_duration(getattr(message, name), length)
+    if timings.queue is not None:
+        fill_duration(message.queue, timings.queue)
+    if timings.start is not None:
+        fill_duration(message.start, timings.start)
+    if timings.run is not None:
+        fill_duration(message.run, timings.run)
+    if timings.total is not None:
+        fill_duration(message.total, timings.total)
+    if timings.init is not None:
+        fill_duration(message.init, timings.init)
 
 
 def _fill_usage(message: pb.Usage, usage: Usage) -> None:
@@ -124,10 +129,12 @@ def _fill_usage(message: pb.Usage, usage: Usage) -> None:
 
 def _fill_warm(message: pb.Execution, execution: Execution) -> None:
     """Fill in what only executions on an instance have."""
+    answered = execution.answered
     message.instance = str(InstanceName(execution.name.namespace, execution.instance))
-    message.content_type = execution.answered.content_type
-    message.headers.update(execution.answered.headers)
-    message.http_status = execution.answered.status
+    message.content_type = answered.content_type
+    message.http_status = answered.status
+    if answered.headers:
+        message.headers.update(answered.headers)
 
 
 def delivery_to_proto(delivery: Delivery) -> pb.Delivery:

@@ -63,10 +63,12 @@ def optional_duration_from_proto(
 
 def fill_duration(message: Duration, value: timedelta) -> None:
     """Fill in a duration; both parts have the same sign, as the type asks."""
-    sign = -1 if value.days < 0 else 1
-    value = abs(value)
-    message.seconds = sign * (value.days * _SECONDS_OF_A_DAY + value.seconds)
-    message.nanos = sign * value.microseconds * 1000
+    if value.days < 0:
+        fill_duration(message, -value)
+        message.seconds, message.nanos = -message.seconds, -message.nanos
+        return
+    message.seconds = value.days * _SECONDS_OF_A_DAY + value.seconds
+    message.nanos = value.microseconds * 1000
 
 
 def duration_to_proto(value: timedelta) -> Duration:
