@@ -19,6 +19,7 @@ from skybridge_server.errors import (
     InitError,
     InstanceGoneError,
     InvalidArgumentError,
+    NotFoundError,
     ProtocolError,
     RuntimeUnavailableError,
     StorageError,
@@ -40,11 +41,14 @@ from skybridge_server.models.functions import (
 )
 from skybridge_server.models.instances import InstanceState
 from skybridge_server.models.journal import OutputStream, StateChange
+from skybridge_server.models.names import FunctionName
 from skybridge_server.models.paging import PageRequest
 from skybridge_server.runtimes.base import Exit
+from skybridge_server.services.executions import Ended as Ending
 from skybridge_server.services.pool.instances import Ended, Instance
 from skybridge_server.services.requests import ExecutionRequest, RequestKey
 from skybridge_server.services.swift import SWIFT_SECONDS
+from skybridge_server.services.together import execute_all
 from tests.unit.services.pool.kit import FakeLauncher
 from tests.unit.services.world import HELLO, World, key, output_of, settle, until, world_of
 
@@ -545,6 +549,86 @@ async def test_a_caller_that_leaves_stops_its_execution(
     assert execution.failure is not None
     assert execution.failure.reason is FailureReason.DISCONNECTED
     await world.ended(execution.name)
+
+
+# --- many at once -------------------------------------------------------------------------------
+
+
+async def together(world: World, *requests: ExecutionRequest) -> list[Ending | BaseException]:
+    executions = world.services.executions
+    return await execute_all(executions, requests, lambda ended: ended, time_left=None)
+
+
+async def test_each_of_many_has_its_own_end(world: World, launcher: TalkingLauncher) -> None:
+    async def moody(instance: Instance, call: Call, sink: Sink) -> Answer:
+        if call.input == b"breaks":
+            raise GONE
+        return await (takes(1) if call.input == b"slow" else echo)(instance, call, sink)
+
+    # One finds the instance idle, the others wait for it.
+    await deployed(world, scaling=Scaling(max_instances=1))
+    launcher.program = moody
+    inputs = [b"slow", b"1", b"2", b"breaks", b"3"]
+    *ends, missing = await together(
+        world,
+        *(ExecutionRequest(HELLO, input_) for input_ in inputs),
+        ExecutionRequest(FunctionName("default", "missing")),
+    )
+    assert isinstance(missing, NotFoundError)
+    for input_, end in zip(inputs, ends, strict=True):
+        assert not isinstance(end, BaseException)
+        execution, output = end
+        assert await ended(world, execution) == execution
+        broken = input_ == b"breaks"
+        assert (execution.state, output.output) == (
+            (S.FAILED, b"") if broken else (S.SUCCEEDED, input_)
+        )
+
+
+async def test_many_that_take_longer_run_on_at_the_same_time(
+    world: World, launcher: TalkingLauncher
+) -> None:
+    await deployed(world, scaling=Scaling(max_instances=1, instance_concurrency=3))
+    launcher.program = takes(1)
+    began = asyncio.get_running_loop().time()
+    ends = await together(world, *[ExecutionRequest(HELLO, b"x")] * 3)
+    assert asyncio.get_running_loop().time() - began < 2  # by a clock of the test's own
+    for end in ends:
+        assert not isinstance(end, BaseException)
+        assert states_of(world, end[0]) == [S.QUEUED, S.RUNNING]
+
+
+async def test_a_store_that_refuses_is_told_of_each_of_many(world: World) -> None:
+    await deployed(world, scaling=Scaling(max_instances=1, instance_concurrency=3))
+    world.disk.failures["add"] = StorageError("disk full")
+    ends = await together(world, *[ExecutionRequest(HELLO)] * 3)
+    assert [type(end) for end in ends] == [StorageError] * 3
+    del world.disk.failures["add"]
+    (end,) = await together(world, ExecutionRequest(HELLO))
+    assert not isinstance(end, BaseException)
+
+
+@pytest.mark.parametrize("moment", [0, 2 * SWIFT_SECONDS])
+async def test_a_caller_that_leaves_stops_all_of_many(
+    world: World, launcher: TalkingLauncher, moment: float
+) -> None:
+    scaling = Scaling(max_instances=1, instance_concurrency=3)
+    await deployed(world, timeouts=BRIEF, scaling=scaling)
+    launcher.program = hang
+    # Two more than find room on the instance.
+    call = asyncio.create_task(together(world, *[ExecutionRequest(HELLO)] * 5))
+    await asyncio.sleep(moment)
+    await until(lambda: len(launcher.calls) == 4)
+    call.cancel()
+    with suppress(asyncio.CancelledError):
+        await call
+    await until(lambda: len(world.repositories.executions.rows) == 6)
+    stored = [*world.repositories.executions.rows][1:]
+    await until(lambda: not [*world.services.registry])
+    for name in stored:
+        execution = await world.ended(name)
+        assert execution.failure is not None
+        assert execution.failure.reason is FailureReason.DISCONNECTED
 
 
 async def test_who_waits_too_long_for_an_instance_gives_up(
