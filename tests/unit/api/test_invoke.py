@@ -11,10 +11,11 @@ import pytest
 from google.rpc.code_pb2 import INTERNAL
 
 from skybridge.faas.v1 import execution_service_pb2 as pb
-from skybridge_server.api.invoke import DEFAULT_WINDOW, MAX_WINDOW, Ended, Pipeline
+from skybridge_server.api.invoke import DEFAULT_WINDOW, MAX_WINDOW, Pipeline
 from skybridge_server.errors import InvalidArgumentError
 from skybridge_server.models.executions import Execution
 from skybridge_server.models.names import ExecutionName, FunctionName, new_id
+from skybridge_server.services.executions import Ended
 from skybridge_server.services.requests import ExecutionOutput
 from tests.support.waiting import PATIENCE, until
 
