@@ -17,6 +17,7 @@ from skybridge_server.models.journal import OutputStream
 from skybridge_server.runtimes.base import Attachment, ContainerSpec
 from skybridge_server.runtimes.docker_engine import DockerRuntime
 from tests.contract.test_runtimes import read_until
+from tests.support.pausing import pause
 from tests.support.sandboxes import SandboxedRuntime
 from tests.support.waiting import PATIENCE, until
 
@@ -306,7 +307,7 @@ async def test_a_signal_wakes_a_paused_container(engine: Engine, name: str, code
     attachment = await engine.attach(container_id)
     await containers.start(container_id)
     await read_until(attachment, b"ready")
-    engine.client.pause(container_id)
+    await pause(engine.runtime, container_id)
     await containers.signal(container_id, name)
     assert (await containers.wait(container_id)).code == code
 

@@ -28,6 +28,7 @@ from skybridge_server.runtimes.base import (
 )
 from tests.contract.test_runtimes import read_until
 from tests.fakes.runtime import FakeProcess, FakeRuntime, Program, sleep
+from tests.support.pausing import pause
 from tests.support.sandboxes import SandboxedRuntime
 from tests.support.waiting import until
 
@@ -369,7 +370,7 @@ async def test_a_pause_keeps_connections(bench: Bench) -> None:
     container_id = await bench.serve()
     connection = await bench.runtime.connect(container_id, PORT)
     for _ in range(2):
-        await bench.runtime.pause(container_id)
+        await pause(bench.runtime, container_id)
     for _ in range(2):
         await bench.runtime.unpause(container_id)
     assert await exchange(connection, b"still here") == b"still here"

@@ -433,7 +433,8 @@ class SupportsPause(Protocol):
     async def pause(self, container_id: str) -> None:
         """Freeze all processes; nothing happens if they are frozen, or have ended.
 
-        PauseUnsupportedError where the engine cannot; ContainerGoneError.
+        PauseUnsupportedError where the engine cannot; ContainerGoneError. After a
+        RuntimeUnavailableError they may be frozen or not, and another try may do it.
         """
         ...
 
