@@ -11,7 +11,7 @@ from typing import Self
 
 from tests.support.waiting import PATIENCE
 
-_REASON = b'{"message": "cannot pause: there is no freezer"}'
+_REASON = b'{"message": "cannot toggle freezer: cgroups not configured for container"}'
 REFUSAL = (
     b"HTTP/1.1 500 Internal Server Error\r\nContent-Type: application/json\r\n"
     b"Content-Length: %d\r\n\r\n%b" % (len(_REASON), _REASON)
