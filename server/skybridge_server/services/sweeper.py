@@ -60,23 +60,26 @@ class Sweeper:
         self._adopted: set[str] = set()
         """The engines of which all that is taken over is known."""
         self._due = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._sweeping: asyncio.Task[None] | None = None
+        self._listening: list[asyncio.Task[None]] = []
 
     async def open(self) -> None:
         """Sweep now, and on until closed."""
         self._engines.on_change(self._due.set)
         names = [status.name for status in self._engines.status()]
-        work = [self._sweep_for_ever(), *map(self._listen_for_ever, names)]
-        self._tasks = [asyncio.create_task(each) for each in work]
+        self._sweeping = asyncio.create_task(self._sweep_for_ever())
+        self._listening = [asyncio.create_task(self._listen_for_ever(name)) for name in names]
 
     async def close(self) -> None:
-        """Stop sweeping, with a last sweep: what is left now may stay for ever.
+        """Stop sweeping, with a last sweep: what is left now may stay for ever."""
+        if self._sweeping is not None:
+            await _end(self._sweeping)
+        await self._sweep_at_last()
+        # A connection that is cut has the engine asked anew who it is: so these end last.
+        await _end(*self._listening)
 
-        Not at an engine that hangs: nobody could take back a question that it does not answer.
-        """
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+    async def _sweep_at_last(self) -> None:
+        """Sweep, but not at engines that hang: nobody could take back what they were asked."""
         try:
             async with asyncio.timeout(STOP_PATIENCE):
                 for name in self._adopted:
@@ -159,6 +162,12 @@ class Sweeper:
             self._ahead.container_gone(end.id)
         elif not self._known(end):
             self._due.set()
+
+
+async def _end(*tasks: asyncio.Task[None]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _remove(containers: Containers, record: ContainerRecord) -> bool:
