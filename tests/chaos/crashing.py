@@ -10,8 +10,9 @@ import functools
 import importlib
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import iscoroutinefunction
 from typing import Any
 
 SERVICES = "skybridge_server.services"
@@ -37,15 +38,21 @@ class Point:
     def arm(self) -> None:
         """Let this process die there."""
         owner, name = self.find()
-        method: Callable[..., Awaitable[Any]] = getattr(owner, name)
+        method: Callable[..., Any] = getattr(owner, name)
 
         @functools.wraps(method)
-        async def deadly(*args: Any, **kwargs: Any) -> Any:
+        def deadly(*args: Any, **kwargs: Any) -> None:
+            if self.after:
+                method(*args, **kwargs)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        @functools.wraps(method)
+        async def deadly_later(*args: Any, **kwargs: Any) -> None:
             if self.after:
                 await method(*args, **kwargs)
             os.kill(os.getpid(), signal.SIGKILL)
 
-        setattr(owner, name, deadly)
+        setattr(owner, name, deadly_later if iscoroutinefunction(method) else deadly)
 
 
 ADD = f"{STORE}.executions:SqliteExecutions.add"
@@ -76,9 +83,9 @@ POINTS = {
     "instance not called": Point(CALL),
     "instance answered": Point(CALL, after=True),
     "idle instance not called": Point(f"{SWIFT}.begin"),
-    "idle instance answered": Point(f"{SWIFT}.collect", after=True),
-    "answer not stored": Point(f"{SWIFT}.conclude"),
-    "answer stored, not told": Point(f"{SWIFT}.conclude", after=True),
+    "idle instance answered": Point(f"{SWIFT}._answered"),
+    "answer not stored": Point(f"{STORE}.executions:SqliteExecutions.add_ended"),
+    "answer stored, not told": Point(f"{SWIFT}._stored"),
     "schedule not fired": Point(FIRE),
     "schedule fired, not noted": Point(FIRE, after=True),
     "schedule noted": Point(f"{STORE}.schedules:SqliteSchedules.settle", after=True),
