@@ -128,6 +128,8 @@ class _Watched:
     ) -> None:
         if error is None:
             self._end(grpc.StatusCode.OK)
+        elif isinstance(error, CallError):
+            self._end(error.code, message=error.message)
         elif is_lost(error):
             self._end(grpc.StatusCode.CANCELLED)
         else:

@@ -13,7 +13,7 @@ from skybridge_server.http2.frames import Setting
 from skybridge_server.http2.headers import MAX_HEADERS_BYTES, HeaderReader, Headers
 from skybridge_server.http2.keepalive import Keepalive
 from skybridge_server.http2.reader import Frame, FrameReader
-from skybridge_server.http2.streams import WINDOW, Receiver, Stream, widen_all
+from skybridge_server.http2.streams import WINDOW, Receiver, Stream
 
 CONNECTION_WINDOW = 16 * 1024 * 1024
 """Bytes on the way on all streams together; each has its own window for those that wait."""
@@ -27,7 +27,8 @@ ALPN = "h2"
 DEFAULT_WINDOW = 65_535
 PREFACE_SECONDS = 10.0
 LINGER_SECONDS = 1.0
-MAX_UNREAD_REPLIES = 1_000
+MAX_UNREAD = 4 * 1024 * 1024
+"""Bytes of headers and answers to frames that may wait for a peer that does not read."""
 _MOST = 65_536
 _BUFFERED = 256 * 1024
 
@@ -85,14 +86,16 @@ class Connection(asyncio.Protocol):
         self._last_id = 0
         self._streams: dict[int, Stream] = {}
         self._owed = 0
-        self._unread_replies = 0
         self._window = DEFAULT_WINDOW
-        self._initial_window = DEFAULT_WINDOW
         self._paused = False
+        self.initial_window = DEFAULT_WINDOW
+        """Bytes of body that the peer takes on each stream, before it says more."""
         self.most = frames.MIN_FRAME_BYTES
         """Bytes of a frame that the peer takes."""
         self.blocked: set[Stream] = set()
         """Those that wait for room."""
+        self.unreleased = 0
+        """How many streams are worked on, also for a caller who is gone."""
         self.opened = 0
         """How many streams there have been."""
         self.answered = 0
@@ -105,17 +108,17 @@ class Connection(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(_BUFFERED)
         self._loop = asyncio.get_running_loop()
-        self._keepalive = Keepalive(self._loop, self.write, self.transport.abort)
-        self._patience = self._loop.call_later(PREFACE_SECONDS, self.transport.abort)
-        self._server.opened(self)
+        self._keepalive = Keepalive(self._loop, self.write, self.abort)
+        self._patience = self._loop.call_later(PREFACE_SECONDS, self.abort)
         tls = transport.get_extra_info("ssl_object")
         if tls is not None and tls.selected_alpn_protocol() != ALPN:
-            self.transport.abort()
-            return
+            self.abort()
         self.write(_OPENING)
+        self._server.opened(self)
 
     def connection_lost(self, _: Exception | None) -> None:
         """Tell those who wait."""
+        self._left = True
         self._patience.cancel()
         self._keepalive.close()
         for stream in list(self._streams.values()):
@@ -129,7 +132,6 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Let responses go on."""
         self._paused = False
-        self._unread_replies = 0
         self._wake()
 
     def eof_received(self) -> None:
@@ -145,27 +147,32 @@ class Connection(asyncio.Protocol):
                 self._take(frame)
         except BadConnectionError as error:
             self._fail(error)
-        if self._reader.began:
+        if self._reader.began and not self._left:
             self._patience.cancel()
 
     # What streams call.
 
     def write(self, data: bytes) -> None:
-        """Write frames, except those of DATA."""
-        if not self._left:
-            self.transport.write(data)
+        """Write frames, except those of DATA; who asks and never reads is cut off."""
+        if self._left:
+            return
+        self.transport.write(data)
+        if self._paused and self.transport.get_write_buffer_size() > MAX_UNREAD:
+            log.debug("connection cut", detail="answers are not read")
+            self.abort()
 
     def room(self, stream: Stream, wanted: int) -> int:
         """Return how much a frame of DATA may carry now."""
         if self._paused:
             return 0
-        return max(0, min(wanted, stream.window, self._window, self.most))
+        window = self.initial_window + stream.widened
+        return max(0, min(wanted, window, self._window, self.most))
 
     def write_data(self, stream: Stream, data: memoryview) -> None:
         """Write a frame of DATA, for which there is room."""
         size = len(data)
         self._window -= size
-        stream.window -= size
+        stream.widened -= size
         self._keepalive.sent()
         self.transport.write(frames.head(frames.DATA, 0, stream.id, size))
         self.transport.write(data)
@@ -206,6 +213,7 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close at once."""
+        self._ending = self._left = self._paused = True  # nothing more is taken or written
         self.transport.abort()
 
     @property
@@ -254,20 +262,21 @@ class Connection(asyncio.Protocol):
             return
         self._last_id = id_
         request = self._headers.read(frame.payload)
-        if len(self._streams) >= MAX_STREAMS:
+        if self.unreleased >= MAX_STREAMS:
             raise BadStreamError(ErrorCode.REFUSED_STREAM, f"more than {MAX_STREAMS} streams")
-        stream = Stream(self, id_, self._initial_window)
+        stream = Stream(self, id_, ended=end)
         stream.receiver = self._server.accept(stream, request)
         self.opened += 1
         if stream.closed:
             return  # answered already: there is no such method, for example
         self._streams[id_] = stream
+        self.unreleased += 1
         if end:
-            stream.take_end()
+            stream.receiver.end()
 
     def _take_priority(self, frame: Frame) -> None:
-        if frame.size != 5:
-            raise BadStreamError(ErrorCode.FRAME_SIZE_ERROR, "PRIORITY has 5 bytes")
+        if frame.size != 5 or not frame.stream:
+            raise _wrong_size("PRIORITY has 5 bytes, and a stream")
 
     def _take_rst_stream(self, frame: Frame) -> None:
         if frame.size != 4:
@@ -283,14 +292,14 @@ class Connection(asyncio.Protocol):
             return
         for key, value in frames.settings_of(frame.payload):
             self._set(key, value)
-        self._reply(frames.SETTINGS_ACK)
+        self.write(frames.SETTINGS_ACK)
+        self._wake()
 
     def _set(self, key: int, value: int) -> None:
         if key == Setting.INITIAL_WINDOW_SIZE:
             if value > frames.MAX_WINDOW:
                 raise BadConnectionError(ErrorCode.FLOW_CONTROL_ERROR, "a window above 2^31-1")
-            more, self._initial_window = value - self._initial_window, value
-            widen_all(list(self._streams.values()), more)
+            self.initial_window = value
         elif key == Setting.MAX_FRAME_SIZE:
             if not frames.MIN_FRAME_BYTES <= value < 1 << 24:
                 raise BadConnectionError(ErrorCode.PROTOCOL_ERROR, f"frames of {value} bytes")
@@ -310,7 +319,7 @@ class Connection(asyncio.Protocol):
             raise _wrong_size("PING has 8 bytes, and no stream")
         if not frame.flags & frames.ACK:
             self._keepalive.pinged()
-            self._reply(frames.ping(frame.payload, ack=True))
+            self.write(frames.ping(frame.payload, ack=True))
 
     def _take_window_update(self, frame: Frame) -> None:
         if frame.size != 4:
@@ -318,7 +327,7 @@ class Connection(asyncio.Protocol):
         more = int.from_bytes(frame.payload, "big") & frames.MAX_WINDOW
         if frame.stream:
             stream = self._open_stream(frame.stream)
-            if not more:
+            if stream is not None and not more:
                 raise BadStreamError(ErrorCode.PROTOCOL_ERROR, "a window wider by nothing")
             if stream is not None:
                 stream.widen(more)
@@ -340,20 +349,14 @@ class Connection(asyncio.Protocol):
     def _refuse(self, id_: int, error: BadStreamError) -> None:
         log.debug("stream reset", code=error.code.name, detail=error.reason)
         stream = self._streams.get(id_)
-        self._reply(frames.rst_stream(id_, error.code))
+        self.write(frames.rst_stream(id_, error.code))
         if stream is not None:
             stream.lose()
 
-    def _reply(self, frame: bytes) -> None:
-        """Answer a frame; a peer that asks and never reads is cut off. BadConnectionError."""
-        self._unread_replies += self._paused
-        if self._unread_replies > MAX_UNREAD_REPLIES:
-            raise BadConnectionError(ErrorCode.ENHANCE_YOUR_CALM, "answers are not read")
-        self.write(frame)
-
     def _wake(self) -> None:
-        for stream in list(self.blocked):
-            stream.wake()
+        for stream in self.blocked:
+            if self.room(stream, 1):
+                stream.wake()
 
     def _fail(self, error: BadConnectionError) -> None:
         log.debug("connection ended", code=error.code.name, detail=error.reason)
@@ -375,7 +378,7 @@ class Connection(asyncio.Protocol):
         except OSError:  # it left first
             self.transport.abort()
         else:
-            self._patience = self._loop.call_later(LINGER_SECONDS, self.transport.abort)
+            self._patience = self._loop.call_later(LINGER_SECONDS, self.abort)
 
 
 def _wrong_size(rule: str) -> BadConnectionError:

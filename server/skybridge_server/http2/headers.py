@@ -17,7 +17,9 @@ T = TypeVar("T")
 MAX_HEADERS_BYTES = 16_384
 """Of a request, names and values and 32 bytes for each, as HTTP/2 counts."""
 
-_REMEMBERED = 64
+_MEMORY = 32 * 1024
+"""Bytes of headers that one connection's reader remembers, counted in the same way."""
+_OVERHEAD = 32
 
 
 class HeaderReader(Generic[T]):
@@ -30,10 +32,10 @@ class HeaderReader(Generic[T]):
     def __init__(self, parse: Callable[[Headers], T]) -> None:
         """`parse`: makes of headers what is remembered; BadStreamError if they are wrong."""
         self._parse = parse
-        self._table = _WatchedTable()
+        self._table = _WatchedTable(self._forget)
         self._decoder = Decoder(max_header_list_size=MAX_HEADERS_BYTES)
         self._decoder.header_table = self._table
-        self._known: dict[bytes, T] = {}
+        self._forget()
 
     def read(self, block: bytes) -> T:
         """Return what a block says; the same object for the same block.
@@ -45,11 +47,9 @@ class HeaderReader(Generic[T]):
             return known
         changes = self._table.changes
         headers = self.decode(block)
-        if self._table.changes != changes or len(self._known) >= _REMEMBERED:
-            self._known.clear()
         parsed = self._parse(headers)
         if self._table.changes == changes:
-            self._known[block] = parsed
+            self._remember(block, headers, parsed)
         return parsed
 
     def decode(self, block: bytes) -> Headers:
@@ -63,16 +63,29 @@ class HeaderReader(Generic[T]):
         except hpack.HPACKError as error:
             raise BadConnectionError(ErrorCode.COMPRESSION_ERROR, str(error)) from None
 
+    def _remember(self, block: bytes, headers: Headers, parsed: T) -> None:
+        size = sum(len(name) + len(value) + _OVERHEAD for name, value in headers)
+        if size > self._room:
+            self._forget()
+        if size <= self._room:
+            self._room -= size
+            self._known[block] = parsed
+
+    def _forget(self) -> None:
+        self._known: dict[bytes, T] = {}
+        self._room = _MEMORY
+
 
 class _WatchedTable(HeaderTable):
-    """Counts what changes the meaning of later blocks."""
+    """Counts and tells what changes the meaning of later blocks."""
 
-    def __init__(self) -> None:
+    def __init__(self, changed: Callable[[], None]) -> None:
         super().__init__()
+        self._changed = changed
         self.changes = 0
 
     def add(self, name: bytes, value: bytes) -> None:
-        self.changes += 1
+        self._change()
         super().add(name, value)
 
     @property
@@ -81,8 +94,12 @@ class _WatchedTable(HeaderTable):
 
     @maxsize.setter
     def maxsize(self, size: int) -> None:
-        self.changes += 1
+        self._change()
         HeaderTable.maxsize.fset(self, size)  # type: ignore[attr-defined] # of a property
+
+    def _change(self) -> None:
+        self.changes += 1
+        self._changed()
 
 
 def block(headers: Iterable[tuple[bytes, bytes]]) -> bytes:

@@ -46,6 +46,9 @@ class FrameReader:
         at, size = 0, len(data)
         if not self._began:
             at = self._skip_preface(data)
+            if not self._began:
+                self._rest = data
+                return
         try:
             while size - at >= frames.HEAD_BYTES:
                 begin = at + frames.HEAD_BYTES

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 from skybridge_server.http2 import frames
-from skybridge_server.http2.errors import BadConnectionError, BadStreamError, ErrorCode
+from skybridge_server.http2.errors import BadStreamError, ErrorCode
 
 if TYPE_CHECKING:
     from skybridge_server.http2.connection import Connection
@@ -20,7 +20,10 @@ class StreamClosedError(ConnectionError):
 
 
 class Receiver(Protocol):
-    """Where the request of a stream goes, as it comes."""
+    """Where the request of a stream goes, as it comes.
+
+    Once nothing works on it any more, `Stream.release` must be called.
+    """
 
     def data(self, data: bytes) -> None:
         """Take a piece of the body. It must be `Stream.credit`ed, so that more may come."""
@@ -47,20 +50,24 @@ class Stream:
         "closed",
         "id",
         "receiver",
-        "window",
+        "widened",
     )
 
     receiver: Receiver
 
-    def __init__(self, connection: Connection, id_: int, window: int) -> None:
+    def __init__(self, connection: Connection, id_: int, *, ended: bool) -> None:
+        """`ended`: the request has no body."""
         self._connection = connection
         self.id = id_
-        self.window = window
-        """Bytes of body that the peer takes."""
+        self.widened = 0
+        """By how much the peer has widened the window, less what was sent.
+
+        Apart from the initial size, which is the connection's: a peer may change that at any time.
+        """
         self.closed = False
         self._allowance = WINDOW
         self._owed = 0
-        self._remote_ended = False
+        self._remote_ended = ended
         self._room: asyncio.Future[None] | None = None
 
     # What comes.
@@ -95,9 +102,9 @@ class Stream:
             self._owed = 0
 
     def widen(self, more: int) -> None:
-        """Take note that the peer takes more, or with new settings less. BadStreamError."""
-        self.window += more
-        if self.window > frames.MAX_WINDOW:
+        """Take note that the peer takes more. BadStreamError."""
+        self.widened += more
+        if self._connection.initial_window + self.widened > frames.MAX_WINDOW:
             raise BadStreamError(ErrorCode.FLOW_CONTROL_ERROR, "a window above 2^31-1")
         self.wake()
 
@@ -147,6 +154,10 @@ class Stream:
             self._forget(whole=False)
             self.receiver.lost()
 
+    def release(self) -> None:
+        """Take note that nothing works on it any more, so that another may take its place."""
+        self._connection.unreleased -= 1
+
     def wake(self) -> None:
         """Look again for room."""
         if self._room is not None and not self._room.done():
@@ -175,12 +186,3 @@ class Stream:
         finally:
             self._room = None
             self._connection.blocked.discard(self)
-
-
-def widen_all(streams: list[Stream], more: int) -> None:
-    """Change the windows of all streams, as a new initial size asks. BadConnectionError."""
-    try:
-        for stream in streams:
-            stream.widen(more)
-    except BadStreamError as error:
-        raise BadConnectionError(error.code, error.reason) from None

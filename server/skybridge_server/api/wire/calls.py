@@ -12,7 +12,7 @@ import grpc
 import structlog
 
 from skybridge_server.api.wire import status
-from skybridge_server.api.wire.messages import MessageReader, framed
+from skybridge_server.api.wire.messages import MessageReader, Packed, framed, unpacked
 from skybridge_server.api.wire.requests import Metadata, Request
 from skybridge_server.api.wire.status import CallError
 from skybridge_server.http2.errors import ErrorCode
@@ -64,8 +64,8 @@ class Call:
         self._request = request
         self._method = method
         self._done = done
-        self._reader = MessageReader(request.encoding)
-        self._messages: deque[bytes] = deque()
+        self._reader = MessageReader()
+        self._messages: deque[Packed] = deque()
         self._held = 0
         """Bytes that came and for which the caller has got no credit yet."""
         self._whole = False
@@ -80,7 +80,7 @@ class Call:
             self._deadline = loop.time() + request.timeout
             self._timer = loop.call_at(self._deadline, self._expire)
         if method.request_streaming:
-            self._start(self._requests())
+            self._start()
 
     # What the stream calls.
 
@@ -107,7 +107,7 @@ class Call:
         elif self._method.request_streaming:
             self._tell()
         elif self._messages:
-            self._start(self._method.read(self._messages.popleft()))
+            self._start()
         else:
             self._fail(CallError(grpc.StatusCode.INTERNAL, "no request message"))
 
@@ -137,11 +137,7 @@ class Call:
 
     async def write(self, response: Any) -> None:
         """Send a message, once the caller takes it. StreamClosedError."""
-        data = framed(self._method.serialize(response))
-        if not self._begun:
-            self._begun = True
-            self._stream.begin(status.INITIAL)
-        await self._stream.send(data)
+        await self._send(framed(self._method.serialize(response)))
 
     async def abort(
         self,
@@ -160,11 +156,14 @@ class Call:
 
     # Inside.
 
-    def _start(self, request: Any) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._run(request))
+    def _start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._run())
+        # Nothing of a task that is cancelled before its first step runs, not even a `finally`.
+        self._task.add_done_callback(self._end)
 
-    async def _run(self, request: Any) -> None:
+    async def _run(self) -> None:
         try:
+            request = self._requests() if self._method.request_streaming else self._take()
             response = await self._method.behaviour(request, self)
             if self._method.response_streaming:
                 self._finish(status.OK)
@@ -180,15 +179,17 @@ class Call:
         except Exception:
             log.exception("call failed")
             self._finish_failed(CallError(grpc.StatusCode.INTERNAL, "internal error"))
-        finally:
-            self._end()
 
     async def _respond(self, data: bytes) -> None:
         if self._begun or not self._stream.respond(status.INITIAL, data, status.OK):
-            if not self._begun:
-                self._stream.begin(status.INITIAL)
-            await self._stream.send(data)
+            await self._send(data)
             self._stream.end(status.OK)
+
+    async def _send(self, data: bytes) -> None:
+        if not self._begun:
+            self._begun = True
+            self._stream.begin(status.INITIAL)
+        await self._stream.send(data)
 
     def _finish(self, trailers: bytes) -> None:
         self._stream.end(trailers if self._begun else status.INITIAL + trailers)
@@ -205,9 +206,10 @@ class Call:
         self._finish_failed(error)
         self.lost()
 
-    def _end(self) -> None:
+    def _end(self, _: object = None) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        self._stream.release()
         self._done(self)
 
     def _give_credit(self) -> None:
@@ -221,11 +223,15 @@ class Call:
     async def _requests(self) -> AsyncIterator[Any]:
         while True:
             while self._messages:
-                message = self._messages.popleft()
+                message = self._take()
                 if not self._messages:
                     self._give_credit()
-                yield self._method.read(message)
+                yield message
             if self._whole:
                 return
             self._more = asyncio.get_running_loop().create_future()
             await self._more
+
+    def _take(self) -> Any:
+        """Return the message whose turn it is. CallError."""
+        return self._method.read(unpacked(self._messages.popleft(), self._request.encoding))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -16,6 +17,7 @@ Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
 _TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])")
 _SECONDS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _NAME = re.compile(rb"[0-9a-z_.-]+")
+_NO_VALUE = re.compile(rb"[\0\r\n]")
 _OF_HTTP = {b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"}
 _RESERVED = {b"content-type", b"te"}
 
@@ -39,6 +41,8 @@ def parse(headers: Headers) -> Request:
     pseudo: dict[bytes, bytes] = {}
     fields: list[tuple[bytes, bytes]] = []
     for name, value in headers:
+        if _NO_VALUE.search(value):
+            raise _malformed(f"a value of {name!r} with an end of line")
         if name.startswith(b":"):
             if fields or name in pseudo:
                 raise _malformed(f"{name!r} twice, or after other headers")
@@ -57,7 +61,9 @@ def parse(headers: Headers) -> Request:
         content_type=known.get(b"content-type", b""),
         encoding=known.get(b"grpc-encoding", b"identity").decode("ascii", "replace"),
         timeout=_timeout(known.get(b"grpc-timeout")),
-        metadata=tuple(_entry(*field) for field in fields if _is_metadata(field[0])),
+        metadata=tuple(
+            entry for field in fields if _is_metadata(field[0]) for entry in _entries(*field)
+        ),
     )
 
 
@@ -78,10 +84,12 @@ def _is_metadata(name: bytes) -> bool:
     return name not in _RESERVED and not name.startswith(b"grpc-")
 
 
-def _entry(name: bytes, value: bytes) -> tuple[str, str | bytes]:
+def _entries(name: bytes, value: bytes) -> Iterator[tuple[str, str | bytes]]:
     if not name.endswith(b"-bin"):
-        return name.decode(), value.decode("latin-1")
-    try:
-        return name.decode(), base64.b64decode(value + b"=" * (-len(value) % 4), validate=True)
-    except binascii.Error:
-        raise _malformed(f"{name!r} is not base64") from None
+        yield name.decode(), value.decode("latin-1")
+        return
+    for part in value.split(b","):  # several values may have been joined on the way
+        try:
+            yield name.decode(), base64.b64decode(part + b"=" * (-len(part) % 4), validate=True)
+        except binascii.Error:
+            raise _malformed(f"{name!r} is not base64") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 import socket
 import ssl
 from collections.abc import Callable, Sequence
@@ -22,6 +23,9 @@ from skybridge_server.http2.streams import Receiver, Stream
 HANDSHAKE_SECONDS = 10.0
 FAREWELL_SECONDS = 2.0
 """For callers to take the last answers and to leave."""
+
+_CONTENT_TYPE = re.compile(rb"application/grpc(?![^+;])")
+"""Not grpc-web, which is another protocol."""
 
 _numbers = itertools.count(1)
 
@@ -59,7 +63,11 @@ class WireServer:
             make = loop.create_unix_server if each.family == socket.AF_UNIX else loop.create_server
             self._listeners.append(
                 await make(
-                    lambda: Connection(self), sock=each, ssl=tls, ssl_handshake_timeout=handshake
+                    lambda: Connection(self),
+                    sock=each,
+                    ssl=tls,
+                    ssl_handshake_timeout=handshake,
+                    backlog=socket.SOMAXCONN,
                 )
             )
 
@@ -117,7 +125,7 @@ class WireServer:
     def accept(self, stream: Stream, request: Request) -> Receiver:
         """Begin a call, or answer that there is none."""
         method = self._find(request.path)
-        if not request.content_type.startswith(b"application/grpc"):
+        if not _CONTENT_TYPE.match(request.content_type):
             stream.end(status.refusal(415, "the content type must be application/grpc"))
         elif method is None:
             error = CallError(grpc.StatusCode.UNIMPLEMENTED, f"there is no {request.path}")
