@@ -19,6 +19,7 @@ from grpc_channelz.v1.channelz_pb2_grpc import (
 
 from skybridge_server.api.calls import Methods
 from skybridge_server.api.wire.server import WireServer
+from skybridge_server.config import Address
 from skybridge_server.errors import NotFoundError
 from skybridge_server.http2.connection import Connection
 
@@ -92,9 +93,7 @@ def _server(server: WireServer) -> pb.Server:
             calls_succeeded=counts.succeeded,
             calls_failed=counts.failed,
         ),
-        listen_socket=[
-            pb.SocketRef(socket_id=0, name=str(each.getsockname())) for each in server.sockets
-        ],
+        listen_socket=[pb.SocketRef(name=_name(each.getsockname())) for each in server.sockets],
     )
 
 
@@ -110,6 +109,10 @@ def _socket(number: int, connection: Connection) -> pb.Socket:
         local=_address(local),
         remote=_address(remote),
     )
+
+
+def _name(address: Any) -> str:
+    return str(Address(*address[:2]) if isinstance(address, tuple) else Address(path=address))
 
 
 def _address(address: Any) -> pb.Address:

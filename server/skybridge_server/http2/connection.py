@@ -286,8 +286,9 @@ class Connection(asyncio.Protocol):
             stream.lose()
 
     def _take_settings(self, frame: Frame) -> None:
-        if frame.stream or frame.size % 6 or (frame.flags & frames.ACK and frame.size):
-            raise _wrong_size("SETTINGS has 6 bytes for each, none with ACK, and no stream")
+        _check_no_stream(frame)
+        if frame.size % 6 or (frame.flags & frames.ACK and frame.size):
+            raise _wrong_size("SETTINGS has 6 bytes for each, and none with ACK")
         if frame.flags & frames.ACK:
             return
         for key, value in frames.settings_of(frame.payload):
@@ -311,12 +312,14 @@ class Connection(asyncio.Protocol):
         raise BadConnectionError(ErrorCode.PROTOCOL_ERROR, "clients promise nothing")
 
     def _take_goaway(self, frame: Frame) -> None:
-        if frame.size < 8 or frame.stream:
-            raise _wrong_size("GOAWAY has 8 bytes or more, and no stream")
+        _check_no_stream(frame)
+        if frame.size < 8:
+            raise _wrong_size("GOAWAY has 8 bytes or more")
 
     def _take_ping(self, frame: Frame) -> None:
-        if frame.size != 8 or frame.stream:
-            raise _wrong_size("PING has 8 bytes, and no stream")
+        _check_no_stream(frame)
+        if frame.size != 8:
+            raise _wrong_size("PING has 8 bytes")
         if not frame.flags & frames.ACK:
             self._keepalive.pinged()
             self.write(frames.ping(frame.payload, ack=True))
@@ -379,6 +382,11 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
         else:
             self._patience = self._loop.call_later(LINGER_SECONDS, self.abort)
+
+
+def _check_no_stream(frame: Frame) -> None:
+    if frame.stream:
+        raise BadConnectionError(ErrorCode.PROTOCOL_ERROR, "a stream where none belongs")
 
 
 def _wrong_size(rule: str) -> BadConnectionError:

@@ -9,13 +9,16 @@ import hpack
 from hpack.hpack import Decoder
 from hpack.table import HeaderTable
 
-from skybridge_server.http2.errors import BadConnectionError, ErrorCode
+from skybridge_server.http2.errors import BadConnectionError, BadStreamError, ErrorCode
 
 Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
 T = TypeVar("T")
 
 MAX_HEADERS_BYTES = 16_384
 """Of a request, names and values and 32 bytes for each, as HTTP/2 counts."""
+
+MAX_BLOCK_BYTES = 4 * MAX_HEADERS_BYTES
+"""What is read of a request with more than that, so that it alone is refused."""
 
 _MEMORY = 32 * 1024
 """Bytes of headers that one connection's reader remembers, counted in the same way."""
@@ -33,7 +36,7 @@ class HeaderReader(Generic[T]):
         """`parse`: makes of headers what is remembered; BadStreamError if they are wrong."""
         self._parse = parse
         self._table = _WatchedTable(self._forget)
-        self._decoder = Decoder(max_header_list_size=MAX_HEADERS_BYTES)
+        self._decoder = Decoder(max_header_list_size=MAX_BLOCK_BYTES)
         self._decoder.header_table = self._table
         self._forget()
 
@@ -47,9 +50,12 @@ class HeaderReader(Generic[T]):
             return known
         changes = self._table.changes
         headers = self.decode(block)
+        size = sum(len(name) + len(value) + _OVERHEAD for name, value in headers)
+        if size > MAX_HEADERS_BYTES:
+            raise BadStreamError(ErrorCode.ENHANCE_YOUR_CALM, f"{size} bytes of headers")
         parsed = self._parse(headers)
         if self._table.changes == changes:
-            self._remember(block, headers, parsed)
+            self._remember(block, size, parsed)
         return parsed
 
     def decode(self, block: bytes) -> Headers:
@@ -58,13 +64,12 @@ class HeaderReader(Generic[T]):
             return tuple((name, value) for name, value in self._decoder.decode(block, raw=True))
         except hpack.OversizedHeaderListError:
             raise BadConnectionError(
-                ErrorCode.ENHANCE_YOUR_CALM, f"more than {MAX_HEADERS_BYTES} bytes of headers"
+                ErrorCode.ENHANCE_YOUR_CALM, f"more than {MAX_BLOCK_BYTES} bytes of headers"
             ) from None
         except hpack.HPACKError as error:
             raise BadConnectionError(ErrorCode.COMPRESSION_ERROR, str(error)) from None
 
-    def _remember(self, block: bytes, headers: Headers, parsed: T) -> None:
-        size = sum(len(name) + len(value) + _OVERHEAD for name, value in headers)
+    def _remember(self, block: bytes, size: int, parsed: T) -> None:
         if size > self._room:
             self._forget()
         if size <= self._room:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from skybridge_server.http2 import frames
 from skybridge_server.http2.errors import BadConnectionError, ErrorCode
-from skybridge_server.http2.headers import MAX_HEADERS_BYTES
+from skybridge_server.http2.headers import MAX_BLOCK_BYTES
 
 _PRIORITY_BYTES = 5
 _MAX_PIECES = 16
@@ -95,7 +95,7 @@ class FrameReader:
         if self._headers is None or self._headers.stream != frame.stream:
             raise BadConnectionError(ErrorCode.PROTOCOL_ERROR, "nothing is to be continued")
         self._pieces.append(frame.payload)
-        if len(self._pieces) > _MAX_PIECES or sum(map(len, self._pieces)) > MAX_HEADERS_BYTES:
+        if len(self._pieces) > _MAX_PIECES or sum(map(len, self._pieces)) > MAX_BLOCK_BYTES:
             raise BadConnectionError(ErrorCode.ENHANCE_YOUR_CALM, "headers without an end")
         return frame
 
