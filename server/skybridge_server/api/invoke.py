@@ -80,6 +80,9 @@ class _Room:
 
     def cut(self, ended: Ended) -> Ended:
         execution, output = ended
+        if _size(output) <= self._left:
+            self._left -= _size(output)
+            return ended
         kept = output.output[: self._left]
         self._left -= len(kept)
         tail = output.log_tail[max(0, len(output.log_tail) - self._left) :]

@@ -62,11 +62,8 @@ class Addition:
     input: bytes = b""
     request: Request | None = None
     check_function: bool = False
-
-    @property
-    def size(self) -> int:
-        """Bytes of data."""
-        return len(self.input) + sum(event_rows.size_of(event) for event in self.events)
+    size: int = 0
+    """Bytes of data."""
 
 
 def of_new(
@@ -80,7 +77,8 @@ def of_new(
     """Return what is to be stored of an execution with the first events of its journal."""
     rows = [event_rows.values_of(event) for event in events]
     values = execution_rows.values_of(execution)
-    return Addition(execution, values, rows, input_, request, check_function)
+    size = len(input_) + sum(map(event_rows.size_of, rows))
+    return Addition(execution, values, rows, input_, request, check_function, size)
 
 
 def of_ended(
@@ -92,7 +90,9 @@ def of_ended(
         event_rows.values_of_output(sequence, time, body)
         for sequence, body in enumerate(written, event_rows.FIRST_OUTPUT)
     ]
-    return Addition(execution, execution_rows.values_of(execution), rows, input_, request)
+    size = len(input_) + execution.stdout_bytes + execution.stderr_bytes
+    values = execution_rows.values_of(execution)
+    return Addition(execution, values, rows, input_, request, size=size)
 
 
 def store(db: SqliteDatabase, many: Sequence[Addition]) -> int:

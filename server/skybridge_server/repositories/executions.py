@@ -64,8 +64,8 @@ class SqliteExecutions:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._arriving: dict[ExecutionName, asyncio.Future[None]] = {}
-        """Executions that have ended and are about to be stored."""
+        self._arriving: dict[str, asyncio.Future[None]] = {}
+        """Executions that have ended and are about to be stored, by id."""
 
     async def add(
         self,
@@ -90,8 +90,9 @@ class SqliteExecutions:
     ) -> asyncio.Future[None]:
         new = additions.of_ended(execution, written, input_, request)
         stored = self._database.write_together(self._add, new, cost=new.size, patient=patient)
-        self._arriving[execution.name] = stored
-        stored.add_done_callback(lambda _: self._arriving.pop(execution.name))
+        id_ = execution.name.execution
+        self._arriving[id_] = stored
+        stored.add_done_callback(lambda _: self._arriving.pop(id_))
         return stored
 
     def _add(self, db: SqliteDatabase, many: Sequence[Addition]) -> None:
@@ -202,7 +203,7 @@ class SqliteExecutions:
 
     async def _read(self, name: ExecutionName, job: Job[T]) -> T:
         """Read of one execution, once it is stored."""
-        if (arriving := self._arriving.get(name)) is not None:
+        if (arriving := self._arriving.get(name.execution)) is not None:
             await asyncio.wait({arriving})
         return await self._database.read(job)
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from skybridge_server.errors import FailedPreconditionError, StorageError
+from skybridge_server.errors import FailedPreconditionError
 from skybridge_server.models.executions import (
     Execution,
     ExecutionState,
@@ -76,6 +76,7 @@ class Acceptance:
         self._swift = swift
         self._backlog = backlog
         self._admission = admission
+        swift.on_refusal = admission.refused
         self._claims: Claims[Finished | Accepted] = Claims()
 
     async def accept(
@@ -233,7 +234,7 @@ class Acceptance:
     def begin(self, request: ExecutionRequest, not_after: datetime | None) -> Begun | None:
         """Have an idle instance execute at once; None: it takes more, and nothing has begun.
 
-        What has begun must be followed by `finish`, or by `leave`. Raises as `execute` does.
+        Its `end` must be waited for, or `leave` called. Raises as `execute` does.
         """
         if request.key is not None:
             return None  # whether it is the first is to be found out before
@@ -249,27 +250,20 @@ class Acceptance:
             ticket.release()
         return begun
 
-    async def finish(self, begun: Begun) -> Finished | None:
-        """Wait for the end of what has begun; None: it takes more, `go_on` with it."""
-        try:
-            return await self._swift.finish(begun)
-        except asyncio.CancelledError:
-            self.leave(begun)
-            if begun.finished is not None:
-                await asyncio.wait({begun.finished.stored})  # a repeat must find its record
-            raise
-        except StorageError:
-            self._admission.storing_works = False
-            raise
-
     def leave(self, begun: Begun) -> None:
         """Let what has begun go on without its caller: unless it is over, it is stopped."""
         begun.end.cancel()
         if not begun.over:
             self._admission.admit_alone(self._taken_over(begun), begun.request)
 
-    async def go_on(self, begun: Begun) -> Accepted:
-        """Go on with what has begun as with any other execution that runs."""
+    async def go_on(self, begun: Begun) -> Finished | Accepted:
+        """Go on with what set its `end` to None, at last as with any execution that runs."""
+        try:
+            if (finished := await self._swift.settle(begun)) is not None:
+                return finished
+        except asyncio.CancelledError:
+            self.leave(begun)
+            raise
         active = self._taken_over(begun)
         await self._admission.admit(active, begun.request)
         return Accepted(active.name, active)
@@ -285,7 +279,13 @@ class Acceptance:
         if begun is None:
             ticket = ticket or self._places.enter(function.uid, revision)
             return await self._admit(request, function, revision, ticket, LEFT_AT_ONCE, not_after)
-        return await self.finish(begun) or await self.go_on(begun)
+        try:
+            return await begun.end or await self.go_on(begun)
+        except asyncio.CancelledError:
+            self.leave(begun)
+            if begun.finished is not None:
+                await asyncio.wait({begun.finished.stored})  # a repeat must find its record
+            raise
 
     def _take(self, function_uid: str, revision: Revision) -> Ticket | None:
         """Take a place on an idle instance, where its execution can be stored at its end."""
@@ -376,9 +376,10 @@ def _check_runnable(function: Function) -> None:
 def _check_fits(request: ExecutionRequest, function: Function, revision: Revision) -> None:
     """Check what is asked against the contract of the function."""
     contract = revision.spec.contract
-    with Violations() as wrong:
-        check_contract_input(request, contract, wrong)
-    if request.interactive and contract.kind.warm:
+    if not contract.kind.warm:
+        with Violations() as wrong:
+            check_contract_input(request, contract, wrong)
+    elif request.interactive:
         raise FailedPreconditionError(
             f"function '{function.name}' has no stdin that callers could write: its contract "
             f"is {contract.kind.name}; use ExecuteFunction or StreamExecution",

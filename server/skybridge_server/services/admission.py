@@ -81,6 +81,10 @@ class Admission:
 
         await asyncio.shield(self._begin(request, store()))
 
+    def refused(self) -> None:
+        """Hear that the store did not take what had ended."""
+        self.storing_works = False
+
     def storing(self, key: RequestKey) -> asyncio.Task[None] | None:
         """Return what stores the execution of a request just now, perhaps for nobody."""
         return next((task for task, of in self._storing.items() if of == key), None)

@@ -73,17 +73,12 @@ class ExecutionService:
     def begin(self, request: ExecutionRequest, *, time_left: timedelta | None) -> Begun | None:
         """Have an idle instance execute at once; None: it takes more, use `execute`.
 
-        What has begun must be followed by `finish`, or by `leave`.
+        Its `end` must be waited for, or `leave` called.
         """
         return self._acceptance.begin(request, _not_after(time_left))
 
-    async def finish(self, begun: Begun) -> Ended | None:
-        """Wait a moment for the end of what has begun; None: it takes longer, `go_on` with it."""
-        finished = await self._acceptance.finish(begun)
-        return None if finished is None else (finished.execution, finished.output)
-
     async def go_on(self, begun: Begun) -> Ended:
-        """Wait for the end of what takes longer."""
+        """Wait for the end of what set its `end` to None: it takes longer."""
         return await self._ended(await self._acceptance.go_on(begun), begun.not_after)
 
     def leave(self, begun: Begun) -> None:

@@ -138,6 +138,11 @@ class Lane:
         return self.early + len(self.late) + self.stored
 
     @property
+    def is_queue(self) -> bool:
+        """Whether any wait."""
+        return bool(self.stored or self.late or (self.waiting and any(self.waiting.values())))
+
+    @property
     def room(self) -> int:
         """How many more may run, as far as this function goes."""
         return max(self.max_running - len(self.running), 0)
@@ -248,7 +253,7 @@ class Slots:
         lane = self._lanes.get(function_uid) or Lane(function_uid)
         number = next(self._numbers)
         self._limit(lane, scaling, number)
-        if lane.queued or not lane.room or self.running >= self._max_running:
+        if lane.is_queue or not lane.room or self.running >= self._max_running:
             return None
         seat = seats.take()
         if seat is None:
@@ -280,7 +285,7 @@ class Slots:
 
     def _limit(self, lane: Lane, scaling: Scaling, number: int) -> None:
         """Let as many run as the revision of the latest says; those that wait come first."""
-        if lane.limit(_most_running(scaling, self._max_running), number) and lane.queued:
+        if lane.limit(_most_running(scaling, self._max_running), number) and lane.is_queue:
             self._serve(lane)
 
     def resume(self, function_uid: str, scaling: Scaling) -> Ticket:
@@ -367,14 +372,15 @@ class Slots:
             return
         if was_full:
             self._serve_all()
-        else:
+        elif lane.waiting or lane.stored:
             self._serve(lane)
         self._tidy(lane)
 
     def _tidy(self, lane: Lane) -> None:
-        for seats in [seats for seats, queue in lane.waiting.items() if not queue]:
-            del lane.waiting[seats]
-        if not lane.running and not lane.queued:
+        if lane.waiting:
+            for seats in [seats for seats, queue in lane.waiting.items() if not queue]:
+                del lane.waiting[seats]
+        if not lane.running and not lane.is_queue:
             self._lanes.pop(lane.function_uid, None)
 
     def again(self, ticket: Ticket) -> None:

@@ -9,7 +9,7 @@ docs/decisions/0018-warm-executions-in-the-task-of-their-call.md.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import takewhile
@@ -17,7 +17,7 @@ from itertools import takewhile
 import structlog
 
 from skybridge_server.contracts.base import Answer, Call
-from skybridge_server.errors import InstanceError
+from skybridge_server.errors import InstanceError, StorageError
 from skybridge_server.models.executions import Envelope, Execution, ExecutionState, Timings
 from skybridge_server.models.functions import KIB, Durability, Function, Revision
 from skybridge_server.models.journal import Output, OutputStream
@@ -56,6 +56,8 @@ class Swift:
         self._under_way: dict[Begun, float] = {}
         """Those without an answer, the oldest first, with the time until which it is waited for."""
         self._sweeping = False
+        self.on_refusal: Callable[[], None] = lambda: None
+        """Called when the store does not take what has ended."""
 
     def begin(
         self,
@@ -67,7 +69,7 @@ class Swift:
     ) -> Begun | None:
         """Have the instance of a ticket execute; None: it has to be connected to, or takes longer.
 
-        What has begun is to be waited for with `finish`.
+        What has begun sets its `end`.
         """
         instance, now = _instance_of(ticket), datetime.now(UTC)
         limit = _time_limit(request, revision, not_after, now)
@@ -112,71 +114,83 @@ class Swift:
             return False
         return True
 
-    async def finish(self, begun: Begun) -> Finished | None:
-        """Wait for the end, and until it is stored; None: it has to be taken over.
+    async def settle(self, begun: Begun) -> Finished | None:
+        """Wait for the log of what has ended, and until it is stored; None: it has not ended well.
 
-        So it has if this was cancelled before it was `finished`. StorageError: the store has
-        nothing of it.
+        Then it has to be taken over, as if this was cancelled before it was `over`.
         """
-        finished = await begun.end
-        if finished is None and _is_small(begun):
-            await begun.instance.log.settle()
-            begun.end = asyncio.get_running_loop().create_future()
-            self._conclude(begun)
-            finished = await begun.end
-        return finished
+        output = _output_of(begun)
+        if output is None:
+            return None
+        await begun.instance.log.settle()
+        begun.end = asyncio.get_running_loop().create_future()
+        self._conclude(begun, output)
+        return await begun.end
 
     def _answered(self, begun: Begun) -> None:
         """Hear that the answer is there, or that it gets a large one."""
         self._under_way.pop(begun, None)
         if begun.end.done():  # nobody waits any more
             return
-        if not _is_small(begun) or not begun.instance.log.settle_at_once():
+        output = _output_of(begun)
+        if output is None or not begun.instance.log.settle_at_once():
             begun.end.set_result(None)
             return
         try:
-            self._conclude(begun)
+            self._conclude(begun, output)
         except Exception as error:  # noqa: BLE001 - it belongs to the caller, not the connection
             begun.end.set_exception(error)
 
-    def _conclude(self, begun: Begun) -> None:
+    def _conclude(self, begun: Begun, output: bytes) -> None:
         """Free the instance, and store what has ended. StorageError."""
         begun.over = True
-        chunks = begun.exchange.collected or ()
         answer = begun.exchange.end()
         begun.instance.log.belongs_to(None)
         if not answer.reusable:
             begun.instance.retire(polite=True)
         begun.ticket.release()
-        self._store(begun, answer, b"".join(chunks))
-
-    def _store(self, begun: Begun, answer: Answer, output: bytes) -> None:
-        request, log_ = begun.request, b"".join(begun.log)
-        written = [*_pieces(OutputStream.STDERR, log_), *_pieces(OutputStream.STDOUT, output)]
-        execution = _ended(begun, answer, written, stdout=len(output), stderr=len(log_))
-        deferred = begun.revision.spec.durability is Durability.DEFERRED
-        stored = self._executions.add_ended(
-            execution,
-            request.input,
-            written,
-            idempotency.record(request.key, resource=execution.name.execution),
-            patient=deferred,
-        )
+        log_ = b"".join(begun.log)
+        written = _pieces(OutputStream.STDERR, log_) + _pieces(OutputStream.STDOUT, output)
+        execution = _ended(begun, answer, len(written), stdout=len(output), stderr=len(log_))
         tail = log_[-LOG_TAIL_BYTES:]
-        begun.finished = Finished(
-            execution, ExecutionOutput(output, truncated=False, log_tail=tail), stored
+        self._store(
+            begun, execution, written, ExecutionOutput(output, truncated=False, log_tail=tail)
         )
+
+    def _store(
+        self,
+        begun: Begun,
+        execution: Execution,
+        written: Sequence[Output],
+        output: ExecutionOutput,
+    ) -> None:
+        request = begun.request
+        deferred = begun.revision.spec.durability is Durability.DEFERRED
+        try:
+            stored = self._executions.add_ended(
+                execution,
+                request.input,
+                written,
+                idempotency.record(request.key, resource=execution.name.execution),
+                patient=deferred,
+            )
+        except StorageError:
+            self.on_refusal()
+            raise
+        begun.finished = finished = Finished(execution, output, stored)
         if deferred:
             stored.add_done_callback(_note_refusal)
             self._telemetry.ended(execution)
-            begun.end.set_result(begun.finished)
+            begun.end.set_result(finished)
         else:
-            stored.add_done_callback(partial(self._stored, begun, begun.finished))
+            stored.add_done_callback(partial(self._stored, begun, finished))
 
     def _stored(self, begun: Begun, finished: Finished, stored: asyncio.Future[None]) -> None:
         error = stored.exception()
         if error is None:
             self._telemetry.ended(finished.execution)
+        else:
+            self.on_refusal()
         if begun.end.done():
             return  # its caller has left
         if error is None:
@@ -226,13 +240,14 @@ def _time_limit(
     return limit if not_after is None else min(limit, not_after - now)
 
 
-def _is_small(begun: Begun) -> bool:
-    """Tell whether it has ended well, with no more output than is kept."""
+def _output_of(begun: Begun) -> bytes | None:
+    """Return what it wrote to stdout, if it has ended well, with no more output than is kept."""
     collected = begun.exchange.collected
     if collected is None:
-        return False
-    most = begun.revision.spec.resources.output_bytes
-    return max(sum(map(len, collected)), sum(map(len, begun.log))) <= most
+        return None
+    output, most = b"".join(collected), begun.revision.spec.resources.output_bytes
+    fits = len(output) <= most and (not begun.log or sum(map(len, begun.log)) <= most)
+    return output if fits else None
 
 
 def _call(
@@ -250,15 +265,15 @@ def _call(
     )
 
 
-def _pieces(stream: OutputStream, data: bytes) -> Iterator[Output]:
-    """Yield what was written to a stream as the journal has it."""
-    for offset in range(0, len(data), CHUNK_BYTES):
-        yield Output(stream, offset, data[offset : offset + CHUNK_BYTES])
+def _pieces(stream: OutputStream, data: bytes) -> list[Output]:
+    """Return what was written to a stream as the journal has it."""
+    return [
+        Output(stream, offset, data[offset : offset + CHUNK_BYTES])
+        for offset in range(0, len(data), CHUNK_BYTES)
+    ]
 
 
-def _ended(
-    begun: Begun, answer: Answer, written: Sequence[Output], *, stdout: int, stderr: int
-) -> Execution:
+def _ended(begun: Begun, answer: Answer, pieces: int, *, stdout: int, stderr: int) -> Execution:
     request, failure = begun.request, answer.failure
     ran = timedelta(seconds=asyncio.get_running_loop().time() - begun.moment)
     return Execution(
@@ -273,7 +288,7 @@ def _ended(
         traceparent=request.traceparent,
         stdout_bytes=stdout,
         stderr_bytes=stderr,
-        last_sequence=len(written) + 3,  # QUEUED, RUNNING and the result
+        last_sequence=pieces + 3,  # QUEUED, RUNNING and the result
         labels=request.labels,
         timings=Timings(queue=_ZERO, run=ran, total=ran),
         start_time=begun.start_time,

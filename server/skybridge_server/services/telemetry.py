@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from skybridge_server.models.destinations import Delivery, DeliveryState
 from skybridge_server.models.executions import Execution, ExecutionState, FailureReason
@@ -20,6 +24,7 @@ from skybridge_server.services.slots import Slots
 
 PHASES = ("queue", "start", "init", "run", "total")
 _BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
+_BOUNDS = [*map(floatToGoString, (*_BUCKETS, math.inf))]
 _OUTCOMES = {
     DeliveryState.DELIVERED: "delivered",
     DeliveryState.PENDING: "postponed",
@@ -31,24 +36,6 @@ class Telemetry:
     """The metrics of executions."""
 
     def __init__(self, registry: CollectorRegistry, slots: Slots, pool: Pool, ahead: Ahead) -> None:
-        self._executions = Counter(
-            "skybridge_executions",
-            "Executions that have ended.",
-            ["function", "state", "reason"],
-            registry=registry,
-        )
-        self._cold_starts = Counter(
-            "skybridge_coldstarts",
-            "Executions for which a container was started.",
-            ["function"],
-            registry=registry,
-        )
-        self._warm_starts = Counter(
-            "skybridge_warmstarts",
-            "Executions that ran on an instance that was there.",
-            ["function"],
-            registry=registry,
-        )
         self._retries = Counter(
             "skybridge_retries",
             "Attempts that failed, and after which there is another.",
@@ -68,15 +55,8 @@ class Telemetry:
             ["kind", "outcome"],
             registry=registry,
         )
-        self._phases = Histogram(
-            "skybridge_execution_phase_duration_seconds",
-            "Time that executions spent queued, starting, initialising, running, and in all.",
-            ["function", "phase"],
-            buckets=_BUCKETS,
-            registry=registry,
-        )
         self._functions: dict[FunctionName, _Counts] = {}
-        """Those of each function: looking for them by labels costs more than using them."""
+        registry.register(_Ends(self._functions))
         running = Gauge(
             "skybridge_executions_running", "Executions that run now.", registry=registry
         )
@@ -102,24 +82,23 @@ class Telemetry:
         """Count an execution that has ended."""
         counts = self._functions.get(execution.function)
         if counts is None:
-            counts = self._functions[execution.function] = self._counts_of(execution.function)
-        reason = execution.failure.reason if execution.failure else None
-        ended = counts.ends.get((execution.state, reason))
-        if ended is None:
-            ended = self._executions.labels(
-                str(execution.function), execution.state.name, reason.name if reason else ""
-            )
-            counts.ends[execution.state, reason] = ended
-        ended.inc()
+            counts = self._functions[execution.function] = _Counts()
+        end = (execution.state, execution.failure.reason if execution.failure else None)
+        counts.ends[end] = counts.ends.get(end, 0) + 1
         if execution.cold_start:
-            counts.cold_starts.inc()
+            counts.cold_starts += 1
         elif execution.instance:
-            counts.warm_starts.inc()
+            counts.warm_starts += 1
         timings = execution.timings
-        for phase, durations in counts.phases:
-            length = getattr(timings, phase)
+        for durations, length in (
+            (counts.queue, timings.queue),
+            (counts.start, timings.start),
+            (counts.init, timings.init),
+            (counts.run, timings.run),
+            (counts.total, timings.total),
+        ):
             if length is not None:
-                durations.observe(length.total_seconds())
+                durations.add(length.total_seconds())
 
     def retried(self, execution: Execution) -> None:
         """Count an attempt that is followed by another."""
@@ -134,23 +113,80 @@ class Telemetry:
         kind = "function" if delivery.destination.function else "webhook"
         self._deliveries.labels(kind, _OUTCOMES[delivery.state]).inc()
 
-    def _counts_of(self, name: FunctionName) -> _Counts:
-        function = str(name)
-        return _Counts(
-            cold_starts=self._cold_starts.labels(function),
-            warm_starts=self._warm_starts.labels(function),
-            phases=[(each, self._phases.labels(function, each)) for each in PHASES],
-        )
+
+# Each execution is counted in six places. The counters of the library have a lock each, since many
+# threads may count; here one does, and the one that shows the numbers only reads.
 
 
-@dataclass(frozen=True, slots=True)
+class _Durations:
+    """How many durations lie in each bucket, and their sum."""
+
+    __slots__ = ("counts", "total")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(_BUCKETS) + 1)
+        self.total = 0.0
+
+    def add(self, seconds: float) -> None:
+        self.counts[bisect_left(_BUCKETS, seconds)] += 1
+        self.total += seconds
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Return the upper bounds, each with the number of those below."""
+        return [*zip(_BOUNDS, accumulate(self.counts), strict=True)]
+
+
+@dataclass(slots=True)
 class _Counts:
     """What is counted of one function."""
 
-    cold_starts: Counter
-    warm_starts: Counter
-    phases: list[tuple[str, Histogram]]
-    ends: dict[tuple[ExecutionState, FailureReason | None], Counter] = field(default_factory=dict)
+    ends: dict[tuple[ExecutionState, FailureReason | None], int] = field(default_factory=dict)
+    cold_starts: int = 0
+    warm_starts: int = 0
+    queue: _Durations = field(default_factory=_Durations)
+    start: _Durations = field(default_factory=_Durations)
+    init: _Durations = field(default_factory=_Durations)
+    run: _Durations = field(default_factory=_Durations)
+    total: _Durations = field(default_factory=_Durations)
+
+
+class _Ends(Collector):
+    """Shows what is counted of executions that have ended."""
+
+    def __init__(self, functions: Mapping[FunctionName, _Counts]) -> None:
+        self._functions = functions
+
+    def collect(self) -> Iterator[Metric]:
+        ends = CounterMetricFamily(
+            "skybridge_executions",
+            "Executions that have ended.",
+            labels=["function", "state", "reason"],
+        )
+        cold = CounterMetricFamily(
+            "skybridge_coldstarts",
+            "Executions for which a container was started.",
+            labels=["function"],
+        )
+        warm = CounterMetricFamily(
+            "skybridge_warmstarts",
+            "Executions that ran on an instance that was there.",
+            labels=["function"],
+        )
+        phases = HistogramMetricFamily(
+            "skybridge_execution_phase_duration_seconds",
+            "Time that executions spent queued, starting, initialising, running, and in all.",
+            labels=["function", "phase"],
+        )
+        for name, counts in [*self._functions.items()]:
+            function = str(name)
+            for (state, reason), number in [*counts.ends.items()]:
+                ends.add_metric([function, state.name, reason.name if reason else ""], number)
+            cold.add_metric([function], counts.cold_starts)
+            warm.add_metric([function], counts.warm_starts)
+            for phase in PHASES:
+                durations: _Durations = getattr(counts, phase)
+                phases.add_metric([function, phase], durations.buckets(), durations.total)
+        yield from (ends, cold, warm, phases)
 
 
 def _count(pool: Pool, state: InstanceState) -> float:

@@ -35,9 +35,10 @@ async def execute_all(
         for each in many:
             await each.finish()
         await asyncio.gather(*(each.task for each in many if each.task), return_exceptions=True)
-    finally:
+    except asyncio.CancelledError:
         for each in many:
             each.leave()
+        raise
     return [each.outcome() for each in many]
 
 
@@ -70,14 +71,14 @@ class _Each:
         if self._begun is None:
             return
         try:
-            ended = await self._executions.finish(self._begun)
+            finished = await self._begun.end
         except Exception as error:  # noqa: BLE001 - it is the outcome
             self._outcome = error
             return
-        if ended is None:
+        if finished is None:
             self._wait_for(partial(self._executions.go_on, self._begun))
         else:
-            self._outcome = self._keep(ended)
+            self._outcome = self._keep((finished.execution, finished.output))
 
     def outcome(self) -> Ended | BaseException:
         """Return what came of it, once all is over."""

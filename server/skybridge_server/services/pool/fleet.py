@@ -181,6 +181,8 @@ class Fleet:
     @property
     def lacks(self) -> bool:
         """Whether those who wait are more than the seats that are being made."""
+        if not self._waiting:
+            return False
         seats = self.starting * self._scaling.instance_concurrency
         return min(len(self._waiting), self._room) > seats and not self.full
 

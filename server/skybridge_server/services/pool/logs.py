@@ -32,6 +32,8 @@ FULL_PAUSE = 0.005
 """Seconds between two tries to write into a stream that the engine is slow to read."""
 TAIL_BYTES = 8 * 1024
 
+_STREAMS = tuple(OutputStream)
+
 Write = Callable[[bytes], Awaitable[None]]
 
 
@@ -118,8 +120,10 @@ class InstanceLog:
 
     def belongs_to(self, write: Write | None) -> None:
         """Let output belong to an execution, the only one that runs; None: it runs no more."""
+        if write is None and self._write is None:
+            return
         self._write = write
-        self._routes = dict.fromkeys(OutputStream, write)
+        self._routes = dict.fromkeys(_STREAMS, write)
         for cut in self._cuts.values():
             if write is None or cut.before is not None:  # it has ended, or goes on elsewhere
                 cut.before = write
