@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 from skybridge_server.models.executions import Failure
+from skybridge_server.models.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Call:
     """One execution, as an instance is asked to do it."""
 
@@ -34,7 +34,7 @@ class Call:
     """W3C trace context; '' without a trace."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Answer:
     """What an instance said, once all of it has gone to the sink."""
 

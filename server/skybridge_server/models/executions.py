@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timedelta
 
 from skybridge_server.models.names import ExecutionName, FunctionName, RevisionName
+from skybridge_server.models.values import value
 
 
 class ExecutionState(enum.IntEnum):
@@ -86,7 +87,7 @@ _STATE_OF = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Failure:
     """Why an execution did not succeed, for programs and for people."""
 
@@ -95,7 +96,7 @@ class Failure:
     signal: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Timings:
     """How long the phases took; None for a phase that was not reached."""
 
@@ -107,7 +108,7 @@ class Timings:
     """Of the instance, for a cold start."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Usage:
     """What an execution used; None where the host does not show it."""
 
@@ -116,7 +117,7 @@ class Usage:
     oom_killed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Lease:
     """The right to run an execution: only who knows its current epoch may write its journal.
 
@@ -131,7 +132,7 @@ class Lease:
     """When others may take it; later than the end of whatever time the execution may take."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Envelope:
     """What goes with a payload: its media type, '' where none is named, headers, and a status."""
 
@@ -144,7 +145,7 @@ class Envelope:
 NO_ENVELOPE = Envelope()
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Execution:
     """One run of a function."""
 
@@ -198,7 +199,7 @@ class Execution:
         return self.due_time or self.create_time
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Queued:
     """Executions of one revision that wait for a place, and that no server has taken yet."""
 
@@ -209,7 +210,7 @@ class Queued:
     """Position of the last of them."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Attempt:
     """An attempt of an execution, as it ended; another one followed it."""
 

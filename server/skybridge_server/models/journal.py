@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from datetime import datetime
 
 from skybridge_server.models.executions import Execution, ExecutionState
+from skybridge_server.models.values import value
 
 
 class OutputStream(enum.IntEnum):
@@ -24,7 +24,7 @@ class GapReason(enum.IntEnum):
     STORAGE_UNAVAILABLE = 3
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class StateChange:
     """The execution entered a state that is not final."""
 
@@ -32,7 +32,7 @@ class StateChange:
     attempt: int = 1
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Output:
     """Bytes that the function wrote: 1 byte to 64 KiB, `offset` counted in their stream."""
 
@@ -41,7 +41,7 @@ class Output:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Gap:
     """A stretch of output that was not kept; `length` None when nobody can know."""
 
@@ -51,7 +51,7 @@ class Gap:
     reason: GapReason
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Result:
     """The execution as it ended: always the last event."""
 
@@ -61,7 +61,7 @@ class Result:
 EventBody = StateChange | Output | Gap | Result
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Event:
     """One entry of a journal."""
 

@@ -9,7 +9,8 @@ import os
 import random
 import re
 import time
-from dataclasses import dataclass
+
+from skybridge_server.models.values import value
 
 DEFAULT_NAMESPACE = "default"
 ID_PATTERN = re.compile(r"[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?")
@@ -20,7 +21,7 @@ _RANDOM = random.Random()  # noqa: S311 - seeded by the kernel; ids are unique, 
 os.register_at_fork(after_in_child=_RANDOM.seed)
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@value(frozen=True, slots=True, order=True)
 class FunctionName:
     """Name of a function."""
 
@@ -31,7 +32,7 @@ class FunctionName:
         return f"namespaces/{self.namespace}/functions/{self.function}"
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@value(frozen=True, slots=True, order=True)
 class RevisionName:
     """Name of a revision of a function."""
 
@@ -42,7 +43,7 @@ class RevisionName:
         return f"{self.function}/revisions/{self.number}"
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@value(frozen=True, slots=True, order=True)
 class ExecutionName:
     """Name of an execution."""
 
@@ -53,7 +54,7 @@ class ExecutionName:
         return f"namespaces/{self.namespace}/executions/{self.execution}"
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@value(frozen=True, slots=True, order=True)
 class InstanceName:
     """Name of an instance."""
 
@@ -64,7 +65,7 @@ class InstanceName:
         return f"namespaces/{self.namespace}/instances/{self.instance}"
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@value(frozen=True, slots=True, order=True)
 class ScheduleName:
     """Name of a schedule."""
 

@@ -7,7 +7,6 @@ that share a commit share the statements too.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -19,6 +18,7 @@ from skybridge_server.models.functions import FunctionState
 from skybridge_server.models.journal import Event, Output
 from skybridge_server.models.names import RevisionName
 from skybridge_server.models.requests import Request
+from skybridge_server.models.values import value
 from skybridge_server.repositories import event_rows, execution_rows, statements
 from skybridge_server.repositories.codec import from_time
 from skybridge_server.repositories.functions import check_revision
@@ -52,7 +52,7 @@ LABELS = Insert(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Addition:
     """A new execution, as the values of its rows: making them is no work for the writing thread."""
 

@@ -10,12 +10,13 @@ from skybridge_server.contracts.base import Exchange
 from skybridge_server.models.executions import Execution
 from skybridge_server.models.functions import Function, Revision
 from skybridge_server.models.names import ExecutionName
+from skybridge_server.models.values import value
 from skybridge_server.services.pool.instances import Instance
 from skybridge_server.services.requests import ExecutionOutput, ExecutionRequest
 from skybridge_server.services.slots import Ticket
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Finished:
     """An execution that has ended, with what it wrote."""
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timedelta
 
 from skybridge_server.models.executions import NO_ENVELOPE, Envelope
 from skybridge_server.models.functions import FunctionSpec
 from skybridge_server.models.journal import Gap, Output, OutputStream
 from skybridge_server.models.names import ExecutionName, FunctionName
+from skybridge_server.models.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class RequestKey:
     """Makes a mutation idempotent: the rpc, its request id, and a hash of what was asked."""
 
@@ -21,7 +22,7 @@ class RequestKey:
     fingerprint: str
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class FunctionDraft:
     """What a user may write of a function."""
 
@@ -39,7 +40,7 @@ class DeploymentPhase(enum.IntEnum):
     ACTIVATING = 4
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class ExecutionRequest:
     """An execution to start."""
 
@@ -58,7 +59,7 @@ class ExecutionRequest:
     """What goes with the input."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class LogQuery:
     """Which output to read. `tail_lines` 0 means all; `stream` None means both.
 
@@ -72,7 +73,7 @@ class LogQuery:
     attempt: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Heartbeat:
     """A sign of life on a stream that has been silent; `sequence` is that of the last event."""
 
@@ -80,7 +81,7 @@ class Heartbeat:
     time: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class InputAck:
     """How much of stdin the container has taken, and whether stdin is closed."""
 
@@ -90,7 +91,7 @@ class InputAck:
     time: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class ExecutionOutput:
     """What an execution that has ended wrote: the start of stdout and the end of stderr."""
 
@@ -100,7 +101,7 @@ class ExecutionOutput:
     log_tail: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class LogEntry:
     """A piece of what an execution wrote, or a stretch of it that was not kept."""
 
