@@ -92,7 +92,9 @@ class ExecutionServicer(ExecutionServiceServicer):
                 "StartExecution", request, wrong, start_time=start_time, background=True
             )
         execution = await self._executions.start(wanted)
-        return pb.StartExecutionResponse(execution=await self._full(execution))
+        response = pb.StartExecutionResponse()
+        await self._fill(response.execution, execution)
+        return response
 
     async def StreamExecution(
         self, request: pb.StreamExecutionRequest, context: Context
@@ -143,11 +145,14 @@ class ExecutionServicer(ExecutionServiceServicer):
             name = names.execution(request.name, "name", wrong)
             full = asked.wants_output(request, wrong)
         execution = await self._executions.get(name)
-        message = await self._full(execution) if full else execution_to_proto(execution)
+        response = pb.GetExecutionResponse()
         if full:
+            await self._fill(response.execution, execution)
             told = await self._deliveries.of_execution(execution)
-            message.deliveries.extend(map(delivery_to_proto, told))
-        return pb.GetExecutionResponse(execution=message)
+            response.execution.deliveries.extend(map(delivery_to_proto, told))
+        else:
+            fill_execution(response.execution, execution)
+        return response
 
     async def ListExecutions(
         self, request: pb.ListExecutionsRequest, context: Context
@@ -170,7 +175,9 @@ class ExecutionServicer(ExecutionServiceServicer):
             name = names.execution(request.name, "name", wrong)
             timeout = asked.wait_time(request, wrong)
         execution = await self._executions.wait(name, _in_time(timeout, _time_left(context)))
-        return pb.WaitExecutionResponse(execution=await self._full(execution))
+        response = pb.WaitExecutionResponse()
+        await self._fill(response.execution, execution)
+        return response
 
     async def CancelExecution(
         self, request: pb.CancelExecutionRequest, context: Context
@@ -178,7 +185,9 @@ class ExecutionServicer(ExecutionServiceServicer):
         with Violations() as wrong:
             name = names.execution(request.name, "name", wrong)
         execution = await self._executions.cancel(name)
-        return pb.CancelExecutionResponse(execution=await self._full(execution))
+        response = pb.CancelExecutionResponse()
+        await self._fill(response.execution, execution)
+        return response
 
     async def DeleteExecution(
         self, request: pb.DeleteExecutionRequest, context: Context
@@ -255,12 +264,11 @@ class ExecutionServicer(ExecutionServiceServicer):
             rules.check_execution(wanted, self._limits, wrong, prefix="start.")
         return wanted
 
-    async def _full(self, execution: Execution) -> execution_pb2.Execution:
-        """Return an execution with its attempts and, once it has ended, what the last one wrote."""
+    async def _fill(self, message: execution_pb2.Execution, execution: Execution) -> None:
+        """Fill in an execution with its attempts and, once it has ended, what it wrote at last."""
         attempts = await self._executions.attempts(execution)
-        if not execution.state.final:
-            return execution_to_proto(execution, attempts=attempts)
-        return execution_to_proto(execution, await self._executions.output(execution), attempts)
+        output = await self._executions.output(execution) if execution.state.final else None
+        fill_execution(message, execution, output, attempts)
 
 
 async def _announce(

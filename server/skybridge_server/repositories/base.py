@@ -9,7 +9,7 @@ are recorded already, nothing is written and AlreadyExistsError (reason REQUEST_
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -126,7 +126,7 @@ class RevisionRepository(Protocol):
 class ExecutionRepository(Protocol):
     """Executions, their input and their journals."""
 
-    async def add(
+    def add(
         self,
         execution: Execution,
         input_: bytes,
@@ -134,7 +134,7 @@ class ExecutionRepository(Protocol):
         request: Request | None = None,
         *,
         check_function: bool = False,
-    ) -> None:
+    ) -> Awaitable[None]:
         """Store a new execution, its input and the first events of its journal.
 
         StorageFullError also while there is room left for those that were added before.

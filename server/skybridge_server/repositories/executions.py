@@ -67,7 +67,7 @@ class SqliteExecutions:
         self._arriving: dict[str, asyncio.Future[None]] = {}
         """Executions that have ended and are about to be stored, by id."""
 
-    async def add(
+    def add(
         self,
         execution: Execution,
         input_: bytes,
@@ -75,9 +75,9 @@ class SqliteExecutions:
         request: Request | None = None,
         *,
         check_function: bool = False,
-    ) -> None:
+    ) -> asyncio.Future[None]:
         new = additions.of_new(execution, events, input_, request, check_function=check_function)
-        await self._database.write_together(self._add, new, cost=new.size)
+        return self._database.write_together(self._add, new, cost=new.size)
 
     def add_ended(
         self,

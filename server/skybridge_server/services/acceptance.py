@@ -154,6 +154,9 @@ class Acceptance:
     async def _once(
         self, request: ExecutionRequest, do: Callable[[], Awaitable[T]]
     ) -> T | Accepted:
+        if request.key is None:
+            return await do()
+
         async def repeat(recorded: Request) -> T | Accepted:
             name = ExecutionName(request.function.namespace, recorded.resource)
             return Accepted(name, self._registry.get(name))
@@ -180,6 +183,8 @@ class Acceptance:
 
     async def _startable(self, request: ExecutionRequest) -> tuple[Function, Revision]:
         """Return the function and its revision that a request is for, if they can start now."""
+        if (known := self._known(request)) is not None:
+            return known
         function, revision = await self._check(request)
         self._engines.check(revision.spec.runtime)
         return function, revision

@@ -7,7 +7,7 @@ lying.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -35,8 +35,8 @@ class Admission:
         self._registry = registry
         self._backlog = backlog
         self._clock = clock
-        self._storing: dict[asyncio.Task[None], RequestKey | None] = {}
-        """Tasks that must not be forgotten, each with the key of its request."""
+        self._storing: dict[asyncio.Future[None], RequestKey | None] = {}
+        """What must not be forgotten, each with the key of its request."""
         self.storing_works = True
         """False once one that had ended was refused, until the store takes one again."""
 
@@ -62,30 +62,28 @@ class Admission:
     async def put_off(self, execution: Execution, request: ExecutionRequest) -> None:
         """Store an execution that waits for its time."""
 
-        async def store() -> None:
-            await self._store(execution, request)
-            self._backlog.put_off()
+        def done(stored: bool) -> None:
+            if stored:
+                self._backlog.put_off()
 
-        await asyncio.shield(self._begin(request, store()))
+        await self._store(execution, request, done)
 
     async def line_up(self, execution: Execution, request: ExecutionRequest) -> None:
         """Store an execution that has a position in the queue of its function."""
 
-        async def store() -> None:
-            try:
-                await self._store(execution, request)
-            except BaseException:
+        def done(stored: bool) -> None:
+            if stored:
+                self._backlog.stored(execution.function_uid)
+            else:
                 self._backlog.withdraw(execution.function_uid)
-                raise
-            self._backlog.stored(execution.function_uid)
 
-        await asyncio.shield(self._begin(request, store()))
+        await self._store(execution, request, done)
 
     def refused(self) -> None:
         """Hear that the store did not take what had ended."""
         self.storing_works = False
 
-    def storing(self, key: RequestKey) -> asyncio.Task[None] | None:
+    def storing(self, key: RequestKey) -> asyncio.Future[None] | None:
         """Return what stores the execution of a request just now, perhaps for nobody."""
         return next((task for task, of in self._storing.items() if of == key), None)
 
@@ -97,10 +95,29 @@ class Admission:
         task.add_done_callback(self._storing.pop)
         return task
 
-    async def _store(self, execution: Execution, request: ExecutionRequest) -> None:
-        """Store an execution of which nothing stays in memory."""
+    async def _store(
+        self, execution: Execution, request: ExecutionRequest, done: Callable[[bool], None]
+    ) -> None:
+        """Store an execution of which nothing stays in memory; `done` hears whether that was done.
+
+        There is no task for it: thousands come each second, and nothing is left to do but that.
+        """
         first_event = Event(1, execution.create_time, StateChange(execution.state))
-        await self._add(execution, request, [first_event])
+        try:
+            storing = asyncio.ensure_future(self._add(execution, request, [first_event]))
+        except BaseException:
+            done(False)
+            raise
+        self._storing[storing] = request.key
+
+        def settled(_: asyncio.Future[None]) -> None:
+            del self._storing[storing]
+            stored = not storing.cancelled() and storing.exception() is None
+            self.storing_works = self.storing_works or stored
+            done(stored)
+
+        storing.add_done_callback(settled)
+        await asyncio.shield(storing)
 
     async def _store_and_launch(self, active: ActiveExecution, request: ExecutionRequest) -> None:
         execution, events = active.journal.open(**self._facts(active))
@@ -113,18 +130,18 @@ class Admission:
             if active.begun is not None:
                 active.begun.give_up()
             raise
+        self.storing_works = True
         active.journal.stored(events)
         if active.ticket.turn.is_set() and active.ticket.seat is not ANYWHERE:
             active.input = request.input  # it runs now: the store need not be asked for it
         self._registry.launch(active)
 
-    async def _add(
+    def _add(
         self, execution: Execution, request: ExecutionRequest, events: list[Event]
-    ) -> None:
+    ) -> Awaitable[None]:
         record = idempotency.record(request.key, resource=execution.name.execution)
         # The function is checked again, in one with the write: it may be deleted by now.
-        await self._executions.add(execution, request.input, events, record, check_function=True)
-        self.storing_works = True
+        return self._executions.add(execution, request.input, events, record, check_function=True)
 
     def _facts(self, active: ActiveExecution) -> dict[str, Any]:
         """Return what is new since its acceptance of an execution that has begun."""
