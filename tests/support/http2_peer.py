@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import struct
 from collections.abc import AsyncGenerator, Callable, Iterable
@@ -225,7 +226,13 @@ async def peer(
     tls: ssl.SSLContext | None = None,
 ) -> AsyncGenerator[Peer, None]:
     """Connect to a port of loopback. `checks`: whether it sends only what is right."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls)
+    line = socket.socket()
+    # The same on every machine, so that who does not read is soon noticed.
+    line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 256 * 1024)
+    line.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(line, ("127.0.0.1", port))
+    name = "127.0.0.1" if tls else None
+    reader, writer = await asyncio.open_connection(sock=line, ssl=tls, server_hostname=name)
     one = Peer(reader, writer, settings or {}, checks=checks)
     try:
         await one.greet()

@@ -10,7 +10,13 @@ import structlog
 from skybridge_server.http2 import frames
 from skybridge_server.http2.errors import BadConnectionError, BadStreamError, ErrorCode
 from skybridge_server.http2.frames import Setting
-from skybridge_server.http2.headers import MAX_HEADERS_BYTES, HeaderReader, Headers
+from skybridge_server.http2.headers import (
+    DEFAULT_TABLE_BYTES,
+    MAX_HEADERS_BYTES,
+    NO_TABLE,
+    HeaderReader,
+    Headers,
+)
 from skybridge_server.http2.keepalive import Keepalive
 from skybridge_server.http2.reader import Frame, FrameReader
 from skybridge_server.http2.streams import WINDOW, Receiver, Stream
@@ -90,8 +96,9 @@ class Connection(asyncio.Protocol):
         self._paused = False
         self.initial_window = DEFAULT_WINDOW
         """Bytes of body that the peer takes on each stream, before it says more."""
-        self.most = frames.MIN_FRAME_BYTES
+        self._most = frames.MIN_FRAME_BYTES
         """Bytes of a frame that the peer takes."""
+        self._before_headers = b""
         self.blocked: set[Stream] = set()
         """Those that wait for room."""
         self.unreleased = 0
@@ -166,7 +173,11 @@ class Connection(asyncio.Protocol):
         if self._paused:
             return 0
         window = self.initial_window + stream.widened
-        return max(0, min(wanted, window, self._window, self.most))
+        return max(0, min(wanted, window, self._window, self._most))
+
+    def write_headers(self, stream: Stream, block: bytes, *, end: bool = False) -> None:
+        """Write a block of headers."""
+        self.write(frames.headers(stream.id, self._before_headers + block, self._most, end=end))
 
     def write_data(self, stream: Stream, data: memoryview) -> None:
         """Write a frame of DATA, for which there is room."""
@@ -180,6 +191,7 @@ class Connection(asyncio.Protocol):
     def write_response(self, stream: Stream, headers: bytes, data: bytes, trailers: bytes) -> None:
         """Write a whole response, for whose body there is room."""
         size, id_, head = len(data), stream.id, frames.head
+        headers = self._before_headers + headers
         self._window -= size
         self._keepalive.sent()
         self.transport.write(
@@ -189,7 +201,7 @@ class Connection(asyncio.Protocol):
                     headers,
                     head(frames.DATA, 0, id_, size),
                     data,
-                    frames.headers(id_, trailers, self.most, end=True),
+                    frames.headers(id_, trailers, self._most, end=True),
                 )
             )
         )
@@ -304,7 +316,9 @@ class Connection(asyncio.Protocol):
         elif key == Setting.MAX_FRAME_SIZE:
             if not frames.MIN_FRAME_BYTES <= value < 1 << 24:
                 raise BadConnectionError(ErrorCode.PROTOCOL_ERROR, f"frames of {value} bytes")
-            self.most = min(value, _MOST)
+            self._most = min(value, _MOST)
+        elif key == Setting.HEADER_TABLE_SIZE and value < DEFAULT_TABLE_BYTES:
+            self._before_headers = NO_TABLE
         elif key == Setting.ENABLE_PUSH and value > 1:
             raise BadConnectionError(ErrorCode.PROTOCOL_ERROR, "ENABLE_PUSH is 0 or 1")
 

@@ -30,6 +30,7 @@ PRIORITISED = 0x20
 class Setting(IntEnum):
     """The parameters of SETTINGS that mean something here."""
 
+    HEADER_TABLE_SIZE = 0x1
     ENABLE_PUSH = 0x2
     MAX_CONCURRENT_STREAMS = 0x3
     INITIAL_WINDOW_SIZE = 0x4

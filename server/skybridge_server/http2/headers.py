@@ -112,6 +112,10 @@ def block(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     return b"".join(b"\x00" + _text(name) + _text(value) for name, value in headers)
 
 
+DEFAULT_TABLE_BYTES = 4096
+NO_TABLE = b"\x20"
+"""What blocks must begin with for a peer that wants a smaller table than the default: none."""
+
 STATUS_200 = b"\x88"
 """`:status: 200`, the eighth of the static table."""
 

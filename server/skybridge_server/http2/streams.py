@@ -113,7 +113,7 @@ class Stream:
     def begin(self, block: bytes) -> None:
         """Send the headers of the response. StreamClosedError."""
         self._check()
-        self._connection.write(frames.headers(self.id, block, self._connection.most))
+        self._connection.write_headers(self, block)
 
     async def send(self, data: bytes) -> None:
         """Send a piece of the response, as fast as the peer takes it. StreamClosedError."""
@@ -130,7 +130,7 @@ class Stream:
     def end(self, block: bytes) -> None:
         """Send the trailers, or all of a response without a body. StreamClosedError."""
         self._check()
-        self._connection.write(frames.headers(self.id, block, self._connection.most, end=True))
+        self._connection.write_headers(self, block, end=True)
         self._close()
 
     def respond(self, headers: bytes, data: bytes, trailers: bytes) -> bool:

@@ -34,13 +34,16 @@ async def test_rapid_resets_do_not_pile_up_handlers(
 ) -> None:
     monkeypatch.setattr(http2, "MAX_STREAMS", 10)
     async with peer(server.port) as one, peer(server.port) as other:
-        for _ in range(200):
+        for _ in range(10):
+            server.behaviours.entered.clear()
             stream = await begin(one, "/t.T/insist")
             await asyncio.wait_for(server.behaviours.entered.wait(), PATIENCE)
             one.h2.reset_stream(stream, ErrorCodes.CANCEL)
+        for _ in range(100):
+            one.h2.reset_stream(await begin(one, "/t.T/insist"), ErrorCodes.CANCEL)
         refused = await one.answer(await begin(one, "/t.T/echo"))
         assert refused.reset == ErrorCodes.REFUSED_STREAM
-        assert server.wire.counts.started <= 10
+        assert server.wire.counts.started == 10
         assert (await other.call("/t.T/echo", b"other")).messages == [b"other"]
         server.behaviours.go_on.set()
         await server.idle()
@@ -178,7 +181,8 @@ async def test_sessions_with_wrong_bytes_harm_nobody(server: Wired) -> None:
                 writer.write(piece)
                 answer = await other.call("/t.T/echo", b"%d" % seed)
                 assert answer.messages == [b"%d" % seed], seed
-            writer.write_eof()
+            if not writer.transport.is_closing():
+                writer.write_eof()
             async with asyncio.timeout(PATIENCE):
                 while await _read(reader):
                     pass

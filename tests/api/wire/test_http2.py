@@ -78,6 +78,18 @@ async def test_frames_as_large_as_the_peer_takes(server: Wired) -> None:
         assert (await one.call("/t.T/large", b"1000000")).messages == [bytes(1_000_000)]
 
 
+async def test_a_peer_that_wants_no_table_of_headers(server: Wired) -> None:
+    async with peer(server.port) as one:
+        assert (await one.call("/t.T/echo", b"")).status == 0
+        one.h2.update_settings({SettingCodes.HEADER_TABLE_SIZE: 0})
+        for _ in range(2):
+            assert (await one.call("/t.T/echo", b"x")).messages == [b"x"]
+            assert (await one.call("/t.T/pieces", b"1 2")).messages == [bytes(2)]
+            assert (await one.call("/t.T/nothing", b"")).status == 12
+        one.h2.update_settings({SettingCodes.HEADER_TABLE_SIZE: 4_096})
+        assert (await one.call("/t.T/echo", b"x")).messages == [b"x"]
+
+
 async def test_windows_that_the_peer_makes_smaller_while_we_send(server: Wired) -> None:
     async with peer(server.port, {SettingCodes.INITIAL_WINDOW_SIZE: 40_000}) as one:
         one.credits = False
