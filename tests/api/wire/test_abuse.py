@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import random
-import ssl
 import tracemalloc
 
 import hpack
 import pytest
-import trustme
 from h2.errors import ErrorCodes
 
 from skybridge_server.api.wire import server as wire_server
 from skybridge_server.http2 import connection as http2
 from skybridge_server.http2 import frames
 from skybridge_server.http2.errors import ErrorCode
-from tests.api.wire.wired import Wired, wired
+from tests.api.wire.wired import Wired, contexts, wired
 from tests.support.http2_peer import Peer, call_headers, message, peer
 from tests.support.waiting import PATIENCE, until
 
@@ -69,7 +67,7 @@ async def test_a_waiting_call_and_a_silent_connection_cost_little(server: Wired)
 
 async def test_who_begins_no_handshake_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire_server, "HANDSHAKE_SECONDS", 0.05)
-    context, _ = contexts()
+    context, _ = contexts([])
     async with wired(context) as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         async with asyncio.timeout(PATIENCE):
@@ -79,21 +77,8 @@ async def test_who_begins_no_handshake_is_cut_off(monkeypatch: pytest.MonkeyPatc
         assert not server.errors
 
 
-def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Return those of a server and of a client."""
-    authority = trustme.CA()
-    server, client = (
-        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH),
-        ssl.create_default_context(),
-    )
-    authority.issue_cert("127.0.0.1").configure_cert(server)
-    authority.configure_trust(client)
-    server.set_alpn_protocols([http2.ALPN])
-    return server, client
-
-
 async def test_who_does_not_say_in_tls_that_it_speaks_http_2_is_cut_off() -> None:
-    context, trusting = contexts()
+    context, trusting = contexts([])
     async with wired(context) as server:
         async with peer(server.port, tls=trusting) as one:
             await one.until_closed()
@@ -113,8 +98,7 @@ async def test_who_does_not_say_in_tls_that_it_speaks_http_2_is_cut_off() -> Non
 
 
 async def test_a_peer_in_tls_that_never_reads_is_held_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    context, trusting = contexts()
-    trusting.set_alpn_protocols([http2.ALPN])
+    context, trusting = contexts([http2.ALPN])
     monkeypatch.setattr(wire_server, "FAREWELL_SECONDS", 0.05)
     async with wired(context) as server, peer(server.port, tls=trusting) as one:
         one.h2.increment_flow_control_window((1 << 31) - 1 - 65_535)

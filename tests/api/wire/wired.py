@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
+import trustme
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
@@ -17,7 +19,7 @@ from skybridge_server.api.listen import bind, bound
 from skybridge_server.api.prometheus import CallMetrics
 from skybridge_server.api.wire.server import WireServer
 from skybridge_server.config import Address
-from skybridge_server.http2.connection import Connection
+from skybridge_server.http2.connection import ALPN, Connection
 from tests.support.waiting import until
 
 LOOPBACK = Address("127.0.0.1", 0)
@@ -189,3 +191,15 @@ async def wired(tls: Any = None) -> AsyncGenerator[Wired, None]:
             await wire.stop(0.0)
             await running.alone()
     assert running.running == 0
+
+
+def contexts(protocols: list[str]) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Return those of a server and of a client that speaks these protocols."""
+    authority = trustme.CA()
+    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("127.0.0.1").configure_cert(server)
+    authority.configure_trust(client)
+    server.set_alpn_protocols([ALPN])
+    if protocols:
+        client.set_alpn_protocols(protocols)
+    return server, client
