@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import tracemalloc
 
@@ -11,9 +12,11 @@ import pytest
 from h2.errors import ErrorCodes
 
 from skybridge_server.api.wire import server as wire_server
+from skybridge_server.api.wire.calls import Call
 from skybridge_server.http2 import connection as http2
 from skybridge_server.http2 import frames
 from skybridge_server.http2.errors import ErrorCode
+from skybridge_server.http2.streams import Stream
 from tests.api.wire.wired import Wired, contexts, wired
 from tests.support.http2_peer import Peer, call_headers, message, peer
 from tests.support.waiting import PATIENCE, until
@@ -63,6 +66,17 @@ async def test_a_waiting_call_and_a_silent_connection_cost_little(server: Wired)
         tracemalloc.stop()
         assert server.running == 600
         assert sum(trace.size for trace in taken.statistics("filename")) < 500 * 6_000
+
+
+async def test_nothing_of_a_call_is_kept(server: Wired) -> None:
+    async with peer(server.port) as one:
+        await one.call("/t.T/echo", b"", ("grpc-timeout", "1H"))
+        await one.call("/t.T/pieces", b"3 3", ("grpc-timeout", "1H"))
+        await one.call("/t.T/fail", b"", ("grpc-timeout", "1H"))
+        await server.idle()
+        server.logged.clear()  # of tracebacks, too
+        gc.collect()
+        assert not [kept for kept in gc.get_objects() if isinstance(kept, Call | Stream)]
 
 
 async def test_who_begins_no_handshake_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
