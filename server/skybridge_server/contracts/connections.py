@@ -13,8 +13,9 @@ MAX_IDLE = 1.0
 of the usual ones after 2 s, and a request that meets the close cannot be repeated safely."""
 
 
-JUST_NOW = 0.002
-"""Seconds within which a connection that was kept before is taken to be open still."""
+JUST_NOW = 0.02
+"""Seconds within which a connection that was kept before is taken to be open, unless the event loop
+has heard otherwise: no server closes so soon what it keeps, and a look costs a call of the kernel."""
 
 
 class Connections:
@@ -34,8 +35,9 @@ class Connections:
             connection = self._idle.pop()
             idle = now - connection.idle_since
             young = idle < MAX_IDLE
-            # A look at the socket costs more than all else here, so not at one that was just used.
-            if young and ((connection.proven and idle < JUST_NOW) or connection.still_idle()):
+            if idle < JUST_NOW and connection.proven and not connection.closed:
+                return connection
+            if young and connection.still_idle():
                 return connection
             if young:
                 # It closes after each answer and does not say so: the next might meet the close.

@@ -90,6 +90,9 @@ class Instance:
         self.deadline: asyncio.Timeout | None = None
         """Of its start, while that is under way."""
         self._owner = owner
+        self._seats = revision.spec.scaling.instance_concurrency
+        self._lasts = revision.spec.scaling.executions_per_instance
+        """Executions that it may take in all; 0: no bound."""
         self._pause_failures = 0
         self._pause_again_at = 0.0
 
@@ -123,13 +126,12 @@ class Instance:
     @property
     def full(self) -> bool:
         """Whether it has no free seat."""
-        return self.running >= self.revision.spec.scaling.instance_concurrency
+        return self.running >= self._seats
 
     @property
     def worn(self) -> bool:
         """Whether it has taken as many executions as it may."""
-        most = self.revision.spec.scaling.executions_per_instance
-        return bool(most) and self.executions >= most
+        return bool(self._lasts) and self.executions >= self._lasts
 
     @property
     def fresh(self) -> bool:
