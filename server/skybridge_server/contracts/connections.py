@@ -15,7 +15,8 @@ of the usual ones after 2 s, and a request that meets the close cannot be repeat
 
 JUST_NOW = 0.02
 """Seconds within which a connection that was kept before is taken to be open, unless the event loop
-has heard otherwise: no server closes so soon what it keeps, and a look costs a call of the kernel."""
+has heard otherwise: no server closes what it keeps so soon, and each look is a call of the kernel.
+"""
 
 
 class Connections:

@@ -19,7 +19,7 @@ from skybridge_server.models.journal import Event, Output
 from skybridge_server.models.names import RevisionName
 from skybridge_server.models.requests import Request
 from skybridge_server.models.values import value
-from skybridge_server.repositories import event_rows, execution_rows, statements
+from skybridge_server.repositories import event_rows, execution_rows, forms, statements
 from skybridge_server.repositories.codec import from_time
 from skybridge_server.repositories.functions import check_revision
 from skybridge_server.repositories.requests import record
@@ -37,7 +37,6 @@ FUNCTION = statements.select(
     (FunctionRow.uid, FunctionRow.state, FunctionRow.active_revision, FunctionRow.id),
     (FunctionRow.namespace == "") & (FunctionRow.function == ""),
 )
-EXECUTIONS = Insert(ExecutionRow, (ExecutionRow.id, *execution_rows.COLUMNS))
 EVENTS = Insert(EventRow, (EventRow.execution, *event_rows.COLUMNS))
 INPUTS = Insert(InputRow, (InputRow.execution, InputRow.data))
 LABELS = Insert(
@@ -57,7 +56,9 @@ class Addition:
     """A new execution, as the values of its rows: making them is no work for the writing thread."""
 
     execution: Execution
+    insert: Insert
     values: tuple[Any, ...]
+    """What `insert` takes after the id of the row."""
     events: Sequence[tuple[Any, ...]]
     input: bytes = b""
     request: Request | None = None
@@ -76,9 +77,9 @@ def of_new(
 ) -> Addition:
     """Return what is to be stored of an execution with the first events of its journal."""
     rows = [event_rows.values_of(event) for event in events]
-    values = execution_rows.values_of(execution)
+    insert, values = forms.fitting(forms.QUEUED, execution_rows.values_of(execution))
     size = len(input_) + sum(map(event_rows.size_of, rows))
-    return Addition(execution, values, rows, input_, request, check_function, size)
+    return Addition(execution, insert, values, rows, input_, request, check_function, size)
 
 
 def of_ended(
@@ -91,8 +92,8 @@ def of_ended(
         for sequence, body in enumerate(written, event_rows.FIRST_OUTPUT)
     ]
     size = len(input_) + execution.stdout_bytes + execution.stderr_bytes
-    values = execution_rows.values_of(execution)
-    return Addition(execution, values, rows, input_, request, size=size)
+    insert, values = forms.fitting(forms.SUCCEEDED, execution_rows.values_of(execution))
+    return Addition(execution, insert, values, rows, input_, request, size=size)
 
 
 def store(db: SqliteDatabase, many: Sequence[Addition]) -> int:
@@ -104,12 +105,14 @@ def store(db: SqliteDatabase, many: Sequence[Addition]) -> int:
         record(db, each.request)
     _check_functions(db, [each.execution for each in many if each.check_function])
     if len(many) == 1:
-        first = EXECUTIONS.one(db, (None, *many[0].values))
+        first = many[0].insert.one(db, (None, *many[0].values))
     else:
         (last,) = db.execute_sql(LAST_ID).fetchone()
         first = (last or 0) + 1
-        EXECUTIONS.run(db, [(row_id, *each.values) for row_id, each in enumerate(many, first)])
     numbered = [*enumerate(many, first)]
+    if len(many) > 1:
+        for insert in {each.insert for each in many}:
+            insert.run(db, [(i, *each.values) for i, each in numbered if each.insert is insert])
     EVENTS.run(db, [(row_id, *event) for row_id, each in numbered for event in each.events])
     INPUTS.run(db, [(row_id, each.input) for row_id, each in numbered if each.input])
     LABELS.run(db, [*chain(*(_labels(row_id, each.execution) for row_id, each in numbered))])

@@ -80,6 +80,9 @@ CHANGING = (
 COLUMNS = FIXED + WAITING + CHANGING
 
 
+# Numbers where the domain has truth values and enums: others cost more to bind, see `forms`.
+
+
 def fixed_values(execution: Execution) -> tuple[Any, ...]:
     """Return the values of FIXED."""
     return (
@@ -90,10 +93,10 @@ def fixed_values(execution: Execution) -> tuple[Any, ...]:
         execution.revision,
         from_time(execution.create_time),
         from_optional_duration(execution.timeout),
-        execution.interactive,
+        int(execution.interactive),
         execution.traceparent,
         dumps_labels(execution.labels),
-        execution.background,
+        int(execution.background),
         from_optional_time(execution.due_time),
         dumps_envelope(execution.asked),
     )
@@ -109,7 +112,7 @@ def changing_values(execution: Execution) -> tuple[Any, ...]:
     failure, timings, usage = execution.failure, execution.timings, execution.usage
     lease = execution.lease
     return (
-        execution.state,
+        int(execution.state),
         failure and failure.reason,
         failure and failure.message,
         failure and failure.signal,
@@ -118,20 +121,20 @@ def changing_values(execution: Execution) -> tuple[Any, ...]:
         execution.stderr_bytes,
         execution.last_sequence,
         execution.attempt,
-        execution.cold_start,
+        int(execution.cold_start),
         from_optional_duration(timings.queue),
         from_optional_duration(timings.start),
         from_optional_duration(timings.run),
         from_optional_duration(timings.total),
         from_optional_duration(usage.cpu),
         usage.peak_memory_bytes,
-        usage.oom_killed,
+        int(usage.oom_killed),
         from_optional_time(execution.start_time),
         from_optional_time(execution.end_time),
         lease.epoch,
         lease.owner,
         from_optional_time(lease.expire_time),
-        execution.input_given,
+        int(execution.input_given),
         execution.instance,
         from_optional_duration(timings.init),
         dumps_envelope(execution.answered),
