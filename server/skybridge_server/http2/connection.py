@@ -177,6 +177,7 @@ class Connection(asyncio.Protocol):
 
     def write_headers(self, stream: Stream, block: bytes, *, end: bool = False) -> None:
         """Write a block of headers."""
+        self._keepalive.sent()
         self.write(frames.headers(stream.id, self._before_headers + block, self._most, end=end))
 
     def write_data(self, stream: Stream, data: memoryview) -> None:

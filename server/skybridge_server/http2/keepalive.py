@@ -16,7 +16,7 @@ ANSWER_WITHIN = 10.0
 """Seconds in which it must answer."""
 
 MIN_PING_INTERVAL = 9.0
-"""Seconds between two PINGs of a peer that gets no data meanwhile.
+"""Seconds between two PINGs of a peer that gets no response meanwhile.
 
 Peers may send one each 10 seconds, and the network brings some of them closer together.
 """
@@ -47,7 +47,7 @@ class Keepalive:
         self._heard = True
 
     def sent(self) -> None:
-        """Take note that data went out: who gets some may well ask for our windows."""
+        """Take note that headers or data went out: some clients ask after each of these."""
         self._strikes = 0
         self._pinged_at = -math.inf
 

@@ -227,6 +227,18 @@ async def test_answers_that_nobody_reads_do_not_pile_up() -> None:
     assert len(peer.transport.unread) < MAX_UNREAD + 2_000
 
 
+async def test_pings_between_answers_are_fine() -> None:
+    """As Go sends one with each call that it breaks off."""
+    server = Server()
+    server.answers = True
+    peer = Peer(server).greet()
+    for number in range(1, 100, 2):
+        peer.request(number)
+        peer.send(frames.ping(bytes(8)))
+    assert "GoAway" not in peer.kinds()
+    peer.transport.abort()
+
+
 async def test_nothing_follows_an_answer_to_a_whole_request() -> None:
     server = Server()
     server.answers = True
