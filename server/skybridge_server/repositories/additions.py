@@ -115,13 +115,14 @@ def store(db: SqliteDatabase, many: Sequence[Addition]) -> int:
             insert.run(db, [(i, *each.values) for i, each in numbered if each.insert is insert])
     EVENTS.run(db, [(row_id, *event) for row_id, each in numbered for event in each.events])
     INPUTS.run(db, [(row_id, each.input) for row_id, each in numbered if each.input])
-    LABELS.run(db, [*chain(*(_labels(row_id, each.execution) for row_id, each in numbered))])
+    LABELS.run(db, [*chain(*(_labels(i, e.execution) for i, e in numbered if e.execution.labels))])
     return first
 
 
 def _labels(row_id: int, execution: Execution) -> Iterator[tuple[Any, ...]]:
+    namespace, create_time = execution.name.namespace, from_time(execution.create_time)
     for label in execution.labels.items():
-        yield (row_id, *label, execution.name.namespace, from_time(execution.create_time))
+        yield (row_id, *label, namespace, create_time)
 
 
 def _check_functions(db: SqliteDatabase, executions: Sequence[Execution]) -> None:
