@@ -26,6 +26,14 @@ class Finished:
     """Done once it is on disk, which an answer need not wait for where durability is DEFERRED."""
 
 
+@dataclass(slots=True)
+class Batch:
+    """Executions that are answered together, so they may as well be stored together."""
+
+    left: int
+    """How many have not ended."""
+
+
 @dataclass(slots=True, eq=False)
 class Begun:
     """What has begun, with all that it takes to end it or to let others take it over."""
@@ -44,6 +52,7 @@ class Begun:
     exchange: Exchange
     end: asyncio.Future[Finished | None]
     """Set once it may be answered; to None if it goes on, or broke: then it is to be taken over."""
+    batch: Batch | None = None
     over: bool = False
     """Whether it has ended, or others go on with it."""
     finished: Finished | None = None

@@ -24,7 +24,7 @@ from skybridge_server.models.journal import Output, OutputStream
 from skybridge_server.models.names import ExecutionName, new_id
 from skybridge_server.repositories.base import ExecutionRepository
 from skybridge_server.services import idempotency
-from skybridge_server.services.begun import Begun, Finished
+from skybridge_server.services.begun import Batch, Begun, Finished
 from skybridge_server.services.journal import LOG_TAIL_BYTES
 from skybridge_server.services.pool.instances import Instance
 from skybridge_server.services.requests import ExecutionOutput, ExecutionRequest
@@ -172,7 +172,7 @@ class Swift:
                 request.input,
                 written,
                 idempotency.record(request.key, resource=execution.name.execution),
-                patient=deferred,
+                patient=deferred or _others_follow(begun.batch),
             )
         except StorageError:
             self.on_refusal()
@@ -223,6 +223,14 @@ class Swift:
 def _lose_patience(begun: Begun) -> None:
     if not (begun.over or begun.end.done()):
         begun.end.set_result(None)
+
+
+def _others_follow(batch: Batch | None) -> bool:
+    """Count an end, and tell whether others of its batch will come after it."""
+    if batch is None:
+        return False
+    batch.left -= 1
+    return batch.left > 0
 
 
 def _instance_of(ticket: Ticket) -> Instance:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
 from functools import partial
 
-from skybridge_server.services.begun import Begun
+from skybridge_server.services.begun import Batch, Begun
 from skybridge_server.services.executions import Ended, ExecutionService
 from skybridge_server.services.requests import ExecutionRequest
 
@@ -31,6 +31,10 @@ async def execute_all(
     Cancelling this coroutine cancels the executions.
     """
     many = [_Each(executions, request, keep, time_left) for request in requests]
+    at_once = [each.begun for each in many if each.begun is not None]
+    batch = Batch(len(at_once))
+    for begun in at_once:
+        begun.batch = batch
     try:
         for each in many:
             await each.finish()
@@ -56,27 +60,27 @@ class _Each:
         self.task: asyncio.Task[Ended] | None = None
         self._executions = executions
         self._keep = keep
-        self._begun: Begun | None = None
+        self.begun: Begun | None = None
         self._outcome: Ended | BaseException | None = None
         try:
-            self._begun = executions.begin(request, time_left=time_left)
+            self.begun = executions.begin(request, time_left=time_left)
         except Exception as error:  # noqa: BLE001 - it is the outcome
             self._outcome = error
             return
-        if self._begun is None:
+        if self.begun is None:
             self._wait_for(partial(executions.execute, request, time_left=time_left))
 
     async def finish(self) -> None:
         """Wait a moment for the end, if it has begun at once."""
-        if self._begun is None:
+        if self.begun is None:
             return
         try:
-            finished = await self._begun.end
+            finished = await self.begun.end
         except Exception as error:  # noqa: BLE001 - it is the outcome
             self._outcome = error
             return
         if finished is None:
-            self._wait_for(partial(self._executions.go_on, self._begun))
+            self._wait_for(partial(self._executions.go_on, self.begun))
         else:
             self._outcome = self._keep((finished.execution, finished.output))
 
@@ -92,8 +96,8 @@ class _Each:
         """Stop it, unless it is over."""
         if self.task is not None:
             self.task.cancel()
-        if self._begun is not None:
-            self._executions.leave(self._begun)
+        if self.begun is not None:
+            self._executions.leave(self.begun)
 
     def _wait_for(self, work: Callable[[], Awaitable[Ended]]) -> None:
         async def wait() -> Ended:
