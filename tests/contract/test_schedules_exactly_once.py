@@ -7,6 +7,7 @@ call does something or after, and the next one starts from what is on disk.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import itertools
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -78,6 +79,8 @@ class Mortal:
 
     def __getattr__(self, name: str) -> Any:
         inner = getattr(self._repository, name)
+        if not inspect.iscoroutinefunction(inner):
+            return inner  # it looks at what is in memory: nobody dies of that
 
         async def call(*args: Any, **kwargs: Any) -> Any:
             self._fuse.burn()

@@ -247,6 +247,7 @@ async def test_a_place_that_is_freed_goes_to_the_next(
     monkeypatch.setattr(deliveries, "PLACES", 2)
     for path in ("slow", "slow", "quick"):
         await end_one(world, path)
+        world.clock.ahead += timedelta(seconds=1)  # of the same moment, any may be the first
     await world.services.deliveries_alarm.open(world.services.deliveries.run_due)
     await settle()
     assert posts.arrived == []
