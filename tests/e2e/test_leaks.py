@@ -17,9 +17,9 @@ pytestmark = pytest.mark.docker
 
 CONCURRENCY = 6
 ROUNDS = 3
-POOLS = 10
+POOLS = 15
 """What pools that had not met their limit in the first round may add. One round executes ten
-times, so what leaks with each execution is three times as much."""
+times, so what leaks with each execution is twice as much."""
 VERDICTS = {
     "echo": "SUCCEEDED",
     "broken": "FAILED",
