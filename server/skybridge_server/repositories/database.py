@@ -51,6 +51,7 @@ JOB_BYTES = 1024
 READ_BATCH_JOBS = 16  # small, so that the other reader gets its share of what queues up
 WRITE_BATCH_JOBS = 1000
 BATCH_BYTES = 8 * MIB
+CROWD = 8
 LINGER_SECONDS = 0.002
 PATIENT_SECONDS = 0.02
 
@@ -145,8 +146,9 @@ class _Worker(threading.Thread):
     def _take(self) -> list[_Task[Any]]:
         """Wait for work; return nothing once told to stop and all is done.
 
-        Where the last commit was shared, the next waits a moment for others to join it: that saves
-        more than it delays. Who writes alone never waits.
+        Where many shared the last commit, the next waits a moment for others to join it: that saves
+        more than it delays. Who writes alone, or with a few, never waits: each of them would lose
+        more than all gain.
         """
         batch: list[_Task[Any]] = []
         cost = 0
@@ -163,7 +165,7 @@ class _Worker(threading.Thread):
             cost += sum(task.cost for task in tasks)
             if lingers:
                 time.sleep(LINGER_SECONDS)
-        self._crowded = self._writes and len(batch) > 1
+        self._crowded = self._writes and len(batch) > CROWD
         return batch
 
     def _run_batch(self, batch: Sequence[_Task[Any]]) -> None:
