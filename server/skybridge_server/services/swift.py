@@ -1,9 +1,9 @@
-"""Executes on an idle instance at once, in the task of the caller.
+"""Executes on an idle instance at once.
 
 Most executions on an instance are over within milliseconds. Such a one needs no queue, no task and
 no journal that others could follow: nobody hears of it before its answer, and it is stored whole,
 in one write. What takes longer, writes much, or breaks, is taken over and goes on as any other; see
-docs/decisions/0018-warm-executions-in-the-task-of-their-call.md.
+docs/decisions/0018-warm-executions-in-the-task-of-their-call.md, and 0023 for where they end.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from skybridge_server.api.calls import Methods
 from skybridge_server.api.listen import bind, bound
 from skybridge_server.api.prometheus import CallMetrics
 from skybridge_server.api.wire.server import WireServer
+from skybridge_server.api.wire.status import CallError
 from skybridge_server.config import Address
 from skybridge_server.http2.connection import ALPN, Connection
 from tests.support.waiting import until
@@ -55,8 +56,7 @@ class Behaviours:
         return repr(context.invocation_metadata()).encode()
 
     async def refuse(self, request: bytes, context: Any) -> bytes:
-        await context.abort(grpc.StatusCode.ABORTED, request.decode(), (("last-bin", b"\0"),))
-        raise AssertionError("unreachable")
+        raise CallError(grpc.StatusCode.ABORTED, request.decode(), (("last-bin", b"\0"),))
 
     async def wait(self, request: bytes, _: Any) -> bytes:
         """Answer once it may go on."""

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 import structlog
@@ -138,15 +138,6 @@ class Call:
     async def write(self, response: Any) -> None:
         """Send a message, once the caller takes it. StreamClosedError."""
         await self._send(framed(self._method.serialize(response)))
-
-    async def abort(
-        self,
-        code: grpc.StatusCode,
-        message: str = "",
-        metadata: Iterable[tuple[str, str | bytes]] = (),
-    ) -> NoReturn:
-        """End the call with an error."""
-        raise CallError(code, message, metadata)
 
     # The server uses it, to stop.
 
