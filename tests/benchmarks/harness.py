@@ -26,6 +26,8 @@ from skybridge.faas.v1.function_service_pb2_grpc import FunctionServiceStub
 BUSYBOX = "skybridge-local/busybox:latest"
 PYTHON = "skybridge-local/python:3.11"
 READY_SECONDS = 30
+LOOK_MILLISECONDS = 20
+"""Between looks whether a server listens: grpc's own second would be counted as the server's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +177,9 @@ def _process(
 
 
 def _wait_for(address: str) -> None:
-    with grpc.insecure_channel(address) as channel:
+    kinds = ("initial", "min", "max")
+    options = [(f"grpc.{kind}_reconnect_backoff_ms", LOOK_MILLISECONDS) for kind in kinds]
+    with grpc.insecure_channel(address, options) as channel:
         grpc.channel_ready_future(channel).result(timeout=READY_SECONDS)
 
 

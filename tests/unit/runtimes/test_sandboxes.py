@@ -115,7 +115,10 @@ async def test_a_sandbox_that_does_not_answer_is_lost_for_good(
 # -- the pool -------------------------------------------------------------------------------------
 
 
-async def test_the_first_is_made_for_the_next(pool: Sandboxes, maker: TinyMaker) -> None:
+async def test_one_is_made_once_it_is_missed_again(pool: Sandboxes, maker: TinyMaker) -> None:
+    assert pool.lend(A) is None
+    await rest(pool)
+    assert maker.tried == 0
     assert pool.lend(A) is None
     await rest(pool)
     assert len(maker.present) == 1
@@ -123,6 +126,16 @@ async def test_the_first_is_made_for_the_next(pool: Sandboxes, maker: TinyMaker)
     assert lent
     assert lent.name in pool
     assert "another" not in pool
+
+
+async def test_none_is_made_for_one_who_comes_now_and_then(
+    pool: Sandboxes, maker: TinyMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandboxes, "SELDOM_SECONDS", -1)
+    for _ in range(3):
+        assert pool.lend(A) is None
+        await rest(pool)
+    assert maker.tried == 0
 
 
 async def test_none_is_lent_twice_at_once(pool: Sandboxes, maker: TinyMaker) -> None:
@@ -229,7 +242,8 @@ async def test_one_that_nobody_needs_goes(
     pool: Sandboxes, maker: TinyMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sandboxes, "IDLE_SECONDS", 0)
-    assert pool.lend(A) is None
+    for _ in range(2):
+        assert pool.lend(A) is None
     await until(lambda: maker.made)
     await until(lambda: not maker.present)
     assert pool.lend(A) is None

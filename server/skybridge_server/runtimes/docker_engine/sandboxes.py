@@ -18,6 +18,8 @@ from skybridge_server.runtimes.docker_engine.sandbox import Condition, Sandbox
 
 IDLE_SECONDS = 300
 """After this a sandbox that nobody needed goes."""
+SELDOM_SECONDS = 300
+"""One that is missed after such a time was missed by chance: it would go unused."""
 REST_SECONDS = 10
 """Before the next try after a sandbox could not be made."""
 CLOSE_SECONDS = 10
@@ -37,7 +39,7 @@ class Maker(Protocol):
 
 
 class Sandboxes:
-    """At most `maximum` sandboxes, made in the background, one after the other, when missed.
+    """At most `maximum` sandboxes, made in the background, one after the other, when missed often.
 
     Those that are taken do not count: there are as many as containers that need one.
     """
@@ -53,6 +55,7 @@ class Sandboxes:
         self._missing = 0
         self._making: asyncio.Task[None] | None = None
         self._resting_until = 0.0
+        self._missed_at = -float(SELDOM_SECONDS)
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -73,6 +76,7 @@ class Sandboxes:
 
     async def lend_soon(self, program: Hashable) -> Sandbox | None:
         """Do the same for who can wait until those that come back, or are made, are there."""
+        self._missed_at = asyncio.get_running_loop().time()  # what is planned is not by chance
         if sandbox := self.lend(program):
             return sandbox
         if coming := self._tasks | ({self._making} if self._making else set()):
@@ -82,7 +86,7 @@ class Sandboxes:
     async def take(self) -> Sandbox:
         """Give away a sandbox, made now if none is idle; to be discarded in the end.
 
-        SkybridgeError. The next one who takes one is to find it idle.
+        SkybridgeError. Where many are taken, the next one is to be idle.
         """
         sandbox = self._pick() or await self._make()
         self._taken.add(sandbox)
@@ -151,10 +155,12 @@ class Sandboxes:
     # -- making them ----------------------------------------------------------------------------
 
     def _miss(self) -> None:
-        """Make one more in the background, unless there are enough."""
-        resting = asyncio.get_running_loop().time() < self._resting_until
+        """Make one more in the background, unless there are enough, or it is missed seldom."""
+        now = asyncio.get_running_loop().time()
+        seldom, self._missed_at = now - self._missed_at > SELDOM_SECONDS, now
         kept = len(self._names) - len(self._taken)
-        if self._closed or resting or kept + self._missing >= self._maximum:
+        enough = kept + self._missing >= self._maximum
+        if self._closed or seldom or now < self._resting_until or enough:
             return
         self._missing += 1
         if self._making is None or self._making.done():
