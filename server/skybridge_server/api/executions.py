@@ -30,7 +30,7 @@ from skybridge_server.services.attach import AttachSession
 from skybridge_server.services.deliveries import Deliveries
 from skybridge_server.services.executions import ExecutionService
 from skybridge_server.services.limits import Limits
-from skybridge_server.services.requests import ExecutionOutput, ExecutionRequest
+from skybridge_server.services.requests import ExecutionRequest
 from skybridge_server.services.violations import Violations
 
 if TYPE_CHECKING:
@@ -63,15 +63,19 @@ class ExecutionServicer(ExecutionServiceServicer):
     async def ExecuteFunction(
         self, request: pb.ExecuteFunctionRequest, context: Context
     ) -> pb.ExecuteFunctionResponse:
+        wanted = self._wanted_executed(request)
+        ended = await self._executions.execute(wanted, time_left=_time_left(context))
         response = pb.ExecuteFunctionResponse()
-        fill_execution(response.execution, *await self._execute(request, context))
+        fill_execution(response.execution, *ended)
         return response
 
     async def InvokeStream(
         self, request_iterator: Messages[pb.InvokeStreamRequest], context: Context
     ) -> AsyncIterator[pb.InvokeStreamResponse]:
         await _announce(context)
-        pipeline = invoke.Pipeline(partial(self._execute, context=context))
+        pipeline = invoke.Pipeline(
+            self._executions, self._wanted_executed, partial(_time_left, context)
+        )
         async with aclosing(pipeline.answers(request_iterator)) as answers:
             async for answer in answers:
                 yield answer
@@ -209,12 +213,6 @@ class ExecutionServicer(ExecutionServiceServicer):
         async with aclosing(entries):
             async for entry in entries:
                 yield log_entry_to_proto(entry)
-
-    async def _execute(
-        self, request: pb.ExecuteFunctionRequest, context: Context
-    ) -> tuple[Execution, ExecutionOutput]:
-        wanted = self._wanted_executed(request)
-        return await self._executions.execute(wanted, time_left=_time_left(context))
 
     def _wanted_executed(self, request: pb.ExecuteFunctionRequest) -> ExecutionRequest:
         with Violations() as wrong:

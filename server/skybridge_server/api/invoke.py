@@ -6,23 +6,22 @@ Each has an outcome of its own: how it ended, or the status that a call of its o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator
 from datetime import timedelta
-from typing import TypeAlias
+from functools import partial
 
 import structlog
 from google.rpc.status_pb2 import Status
 from structlog.contextvars import get_contextvars
 
 from skybridge.faas.v1 import execution_service_pb2 as pb
-from skybridge_server.api.calls import is_lost
 from skybridge_server.api.convert.executions import fill_execution
 from skybridge_server.api.errors import code_of, status_of
 from skybridge_server.errors import InvalidArgumentError
 from skybridge_server.models.functions import MIB
 from skybridge_server.services.executions import Ended, ExecutionService
 from skybridge_server.services.requests import ExecutionOutput, ExecutionRequest
-from skybridge_server.services.together import execute_all
+from skybridge_server.services.together import Member, Outcome, execute_all
 from skybridge_server.services.violations import Violations
 
 DEFAULT_WINDOW, MAX_WINDOW = 64, 256
@@ -32,9 +31,8 @@ MAX_BATCH_OUTPUT = 3 * MIB
 PACKED_BYTES = MIB
 """Of output and log, in answers that share a message; one with more has its own."""
 
-Execute = Callable[[pb.ExecuteFunctionRequest], Awaitable[Ended]]
-"""Executes a function, and returns its execution as it ended, with what it wrote."""
-Outcome: TypeAlias = Ended | Status
+Wanted = Callable[[pb.ExecuteFunctionRequest], ExecutionRequest]
+"""Returns what a request asks for. InvalidArgumentError."""
 
 log = structlog.get_logger()
 
@@ -42,12 +40,12 @@ log = structlog.get_logger()
 async def batch(
     request: pb.ExecuteBatchRequest,
     executions: ExecutionService,
-    wanted: Callable[[pb.ExecuteFunctionRequest], ExecutionRequest],
+    wanted: Wanted,
     time_left: timedelta | None,
 ) -> pb.ExecuteBatchResponse:
     """Execute all at once, and return the outcomes in the order of the requests.
 
-    `wanted` returns what a request asks for. InvalidArgumentError.
+    InvalidArgumentError: they are too many.
     """
     with Violations() as wrong:
         if len(request.requests) > MAX_BATCH:
@@ -65,10 +63,7 @@ async def batch(
     response = pb.ExecuteBatchResponse()
     for one in asked:
         outcome = next(ended) if isinstance(one, ExecutionRequest) else one
-        if isinstance(outcome, BaseException):
-            response.results.add().error.CopyFrom(_status(outcome))
-        else:
-            fill_execution(response.results.add().execution, *outcome)
+        _fill(response.results.add(), outcome)
     return response
 
 
@@ -94,12 +89,20 @@ class _Room:
 class Pipeline:
     """The executions of one InvokeStream. For the event loop alone."""
 
-    def __init__(self, execute: Execute) -> None:
-        self._execute = execute
+    def __init__(
+        self,
+        executions: ExecutionService,
+        wanted: Wanted,
+        time_left: Callable[[], timedelta | None],
+    ) -> None:
+        """`time_left`: to the deadline of the call."""
+        self._executions = executions
+        self._wanted = wanted
+        self._time_left = time_left
         self._window = 0
         self._owed = 0
         """How many were taken, and their answers not sent yet."""
-        self._under_way: dict[str, asyncio.Task[None]] = {}
+        self._under_way: dict[str, Member] = {}
         self._outcomes: list[tuple[str, Outcome]] = []
         """What has ended, by id, the first first."""
         self._changed = asyncio.Event()
@@ -123,10 +126,12 @@ class Pipeline:
                 if reading.done():
                     reading.result()  # the call ends with its error
         finally:
-            tasks = [reading, *self._under_way.values()]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            reading.cancel()
+            members = [*self._under_way.values()]
+            for member in members:
+                member.leave()
+            tasks = [member.task for member in members if member.task is not None]
+            await asyncio.gather(reading, *tasks, return_exceptions=True)
 
     async def _read(self, messages: AsyncIterable[pb.InvokeStreamRequest]) -> None:
         """Read while the window has room: what is not read holds back the caller."""
@@ -146,12 +151,16 @@ class Pipeline:
 
     def _begin(self, invocation: pb.Invocation) -> None:
         self._owed += 1
+        id_ = invocation.id
         try:
-            self._check(invocation.id)
+            self._check(id_)
+            request = self._wanted(invocation.execute)
         except InvalidArgumentError as error:
-            self._answer(invocation.id[:MAX_ID_BYTES], _status(error))
-        else:
-            self._under_way[invocation.id] = asyncio.create_task(self._run(invocation))
+            self._answer(id_[:MAX_ID_BYTES], error)
+            return
+        self._under_way[id_] = Member(
+            self._executions, request, partial(self._ended, id_), time_left=self._time_left()
+        )
 
     def _check(self, id_: str) -> None:
         with Violations() as wrong:
@@ -160,10 +169,9 @@ class Pipeline:
             elif id_ in self._under_way:
                 wrong.add("id", f"'{id_}' is under way on this call: use another")
 
-    async def _run(self, invocation: pb.Invocation) -> None:
-        outcome = await _outcome(self._execute(invocation.execute))
-        del self._under_way[invocation.id]
-        self._answer(invocation.id, outcome)
+    def _ended(self, id_: str, outcome: Outcome) -> None:
+        del self._under_way[id_]
+        self._answer(id_, outcome)
 
     def _answer(self, id_: str, outcome: Outcome) -> None:
         self._outcomes.append((id_, outcome))
@@ -174,7 +182,7 @@ def _packed(outcomes: Iterable[tuple[str, Outcome]]) -> Iterator[pb.InvokeStream
     """Yield as few messages as hold them all."""
     response, size = pb.InvokeStreamResponse(), 0
     for id_, outcome in outcomes:
-        more = 0 if isinstance(outcome, Status) else _size(outcome[1])
+        more = 0 if isinstance(outcome, BaseException) else _size(outcome[1])
         if response.answers and size + more > PACKED_BYTES:
             yield response
             response, size = pb.InvokeStreamResponse(), 0
@@ -188,21 +196,11 @@ def _size(output: ExecutionOutput) -> int:
     return len(output.output) + len(output.log_tail)
 
 
-def _fill(answer: pb.InvocationAnswer, outcome: Outcome) -> None:
-    if isinstance(outcome, Status):
-        answer.error.CopyFrom(outcome)
+def _fill(answer: pb.InvocationAnswer | pb.ExecuteBatchResult, outcome: Outcome) -> None:
+    if isinstance(outcome, BaseException):
+        answer.error.CopyFrom(_status(outcome))
     else:
         fill_execution(answer.execution, *outcome)
-
-
-async def _outcome(work: Awaitable[Ended]) -> Outcome:
-    """Return how an execution ended, or why it was not executed."""
-    try:
-        return await work
-    except BaseException as error:
-        if is_lost(error):
-            raise
-        return _status(error)
 
 
 def _status(error: BaseException) -> Status:

@@ -15,7 +15,6 @@ import fcntl
 import os
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -51,8 +50,6 @@ JOB_BYTES = 1024
 READ_BATCH_JOBS = 16  # small, so that the other reader gets its share of what queues up
 WRITE_BATCH_JOBS = 1000
 BATCH_BYTES = 8 * MIB
-CROWD = 8
-LINGER_SECONDS = 0.002
 PATIENT_SECONDS = 0.02
 
 DATABASE_ERRORS = (PeeweeException, sqlite3.Error)
@@ -135,7 +132,6 @@ class _Worker(threading.Thread):
         self._writes = writes
         self._max_jobs = max_jobs
         self._stopping = False
-        self._crowded = False
 
     def run(self) -> None:
         while batch := self._take():
@@ -144,16 +140,10 @@ class _Worker(threading.Thread):
         self._database.close()
 
     def _take(self) -> list[_Task[Any]]:
-        """Wait for work; return nothing once told to stop and all is done.
-
-        Where many shared the last commit, the next waits a moment for others to join it: that saves
-        more than it delays. Who writes alone, or with a few, never waits: each of them would lose
-        more than all gain.
-        """
+        """Wait for work; return nothing once told to stop and all is done."""
         batch: list[_Task[Any]] = []
         cost = 0
         while not self._stopping and cost < BATCH_BYTES and len(batch) < self._max_jobs:
-            lingers = self._crowded and not batch
             try:
                 tasks = self._queue.get(block=not batch)
             except Empty:
@@ -163,9 +153,6 @@ class _Worker(threading.Thread):
                 break
             batch.extend(tasks)
             cost += sum(task.cost for task in tasks)
-            if lingers:
-                time.sleep(LINGER_SECONDS)
-        self._crowded = self._writes and len(batch) > CROWD
         return batch
 
     def _run_batch(self, batch: Sequence[_Task[Any]]) -> None:

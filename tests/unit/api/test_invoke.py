@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from google.rpc.code_pb2 import INTERNAL
@@ -16,7 +17,7 @@ from skybridge_server.errors import InvalidArgumentError
 from skybridge_server.models.executions import Execution
 from skybridge_server.models.names import ExecutionName, FunctionName, new_id
 from skybridge_server.services.executions import Ended
-from skybridge_server.services.requests import ExecutionOutput
+from skybridge_server.services.requests import ExecutionOutput, ExecutionRequest
 from tests.support.waiting import PATIENCE, until
 
 
@@ -57,6 +58,23 @@ class Caller:
             yield one(str(n), window=0 if n else self._window)
 
 
+def pipeline(execute: Callable[[ExecutionRequest], Awaitable[Ended]]) -> Pipeline:
+    """Return one whose executions all take longer than a moment."""
+
+    class Service:
+        def begin(self, request: ExecutionRequest, *, time_left: timedelta | None) -> None:
+            """Begin nothing."""
+
+        async def execute(self, request: ExecutionRequest, *, time_left: timedelta | None) -> Ended:
+            return await execute(request)
+
+    def wanted(request: pb.ExecuteFunctionRequest) -> ExecutionRequest:
+        return ExecutionRequest(FunctionName("default", request.function), request.input)
+
+    service: Any = Service()
+    return Pipeline(service, wanted, lambda: None)
+
+
 class Executions:
     """Executions that end when they are let go."""
 
@@ -64,7 +82,7 @@ class Executions:
         self.running = self.most = 0
         self.gate = asyncio.Event()
 
-    async def execute(self, request: pb.ExecuteFunctionRequest) -> Ended:
+    async def execute(self, _: ExecutionRequest) -> Ended:
         self.running += 1
         self.most = max(self.most, self.running)
         try:
@@ -79,12 +97,12 @@ class Executions:
 )
 async def test_no_more_is_read_than_the_window(asked: int, window: int) -> None:
     caller, executions = Caller(asked, MAX_WINDOW + 100), Executions()
-    pipeline = Pipeline(executions.execute)
+    made = pipeline(executions.execute)
 
     async def full() -> bool:
         return executions.running == window
 
-    async with asyncio.timeout(PATIENCE), aclosing(pipeline.answers(caller.messages())) as answers:
+    async with asyncio.timeout(PATIENCE), aclosing(made.answers(caller.messages())) as answers:
         first = asyncio.create_task(anext(answers))
         await until(full, "the window to be full")
         assert caller.read == window
@@ -103,7 +121,7 @@ async def test_one_message_may_have_more_than_the_window() -> None:
         yield pb.InvokeStreamRequest(invocations=many, window=3)
 
     executions = Executions()
-    answers = Pipeline(executions.execute).answers(messages())
+    answers = pipeline(executions.execute).answers(messages())
 
     async def full() -> bool:
         return executions.running == 3
@@ -120,10 +138,10 @@ async def test_what_ends_together_is_told_together_up_to_a_size() -> None:
         for n in range(6):
             yield one(str(n))
 
-    async def execute(_: pb.ExecuteFunctionRequest) -> Ended:
+    async def execute(_: ExecutionRequest) -> Ended:
         return ended(b"x" * (400 << 10))
 
-    sizes = [len(each.answers) async for each in Pipeline(execute).answers(messages())]
+    sizes = [len(each.answers) async for each in pipeline(execute).answers(messages())]
     assert sum(sizes) == 6
     assert max(sizes) == 2
 
@@ -136,13 +154,13 @@ async def test_a_window_that_is_no_window_ends_the_call(windows: tuple[int, ...]
 
     executions = Executions()
     with pytest.raises(InvalidArgumentError, match="window: must be positive"):
-        await ids(Pipeline(executions.execute).answers(messages()))
+        await ids(pipeline(executions.execute).answers(messages()))
     assert executions.running == 0
 
 
 async def test_who_stops_listening_cancels_what_is_under_way() -> None:
     caller, executions = Caller(4, 10), Executions()
-    answers = Pipeline(executions.execute).answers(caller.messages())
+    answers = pipeline(executions.execute).answers(caller.messages())
     listening = asyncio.create_task(anext(answers))
 
     async def full() -> bool:
@@ -156,8 +174,8 @@ async def test_who_stops_listening_cancels_what_is_under_way() -> None:
 
 
 async def test_a_defect_is_an_answer_and_not_the_end() -> None:
-    async def execute(request: pb.ExecuteFunctionRequest) -> Ended:
-        if request.function == "cancelled":
+    async def execute(request: ExecutionRequest) -> Ended:
+        if request.function.function == "cancelled":
             raise asyncio.CancelledError  # of somebody else's making
         raise RuntimeError("secret")
 
@@ -165,7 +183,7 @@ async def test_a_defect_is_an_answer_and_not_the_end() -> None:
         for id_ in ("broken", "cancelled"):
             yield one(id_, function=id_)
 
-    responses = [each async for each in Pipeline(execute).answers(messages())]
+    responses = [each async for each in pipeline(execute).answers(messages())]
     answers = [answer for each in responses for answer in each.answers]
     assert {each.id for each in answers} == {"broken", "cancelled"}
     assert {each.error.code for each in answers} == {INTERNAL}
