@@ -10,11 +10,12 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 import structlog
 from prometheus_client import CollectorRegistry
 
-from skybridge_server import __version__
+from skybridge_server import __version__, heap
 from skybridge_server.api.dead_letters import DeadLetterServicer
 from skybridge_server.api.executions import ExecutionServicer
 from skybridge_server.api.functions import FunctionServicer
@@ -246,6 +247,7 @@ def chores(settings: Settings, repositories: Repositories, services: Services) -
         "delete executions": retention.delete_executions,
         "delete revisions": retention.delete_revisions,
         "give space back": retention.give_space_back,
+        "give memory back": partial(asyncio.to_thread, heap.give_back),
     }
     if settings.prune_images:
         all_chores["prune images"] = services.pulled_images.prune

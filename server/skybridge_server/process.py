@@ -9,7 +9,7 @@ import signal
 import structlog
 import uvloop
 
-from skybridge_server import __version__, log
+from skybridge_server import __version__, heap, log
 from skybridge_server.app import serve
 from skybridge_server.config import Addresses, Settings, unknown_variables
 
@@ -24,6 +24,7 @@ def run(settings: Settings) -> bool:
 
     SettingsError, FailedPreconditionError, StorageError: it cannot start.
     """
+    heap.keep_together()
     log.configure(settings.log_format, settings.log_level)
     _warn(settings)
     try:

@@ -157,6 +157,7 @@ class Stream:
     def release(self) -> None:
         """Take note that nothing works on it any more, so that another may take its place."""
         self._connection.unreleased -= 1
+        del self.receiver  # it refers to us: only the garbage collector would find the two
 
     def wake(self) -> None:
         """Look again for room."""
