@@ -7,11 +7,14 @@ import gc
 import random
 import tracemalloc
 from collections.abc import Iterator
+from functools import partial
 
+import grpc
 import hpack
 import pytest
 from h2.errors import ErrorCodes
 
+from skybridge_server.api.wire import room
 from skybridge_server.api.wire import server as wire_server
 from skybridge_server.api.wire.calls import Call
 from skybridge_server.http2 import connection as http2
@@ -19,7 +22,7 @@ from skybridge_server.http2 import frames
 from skybridge_server.http2.errors import ErrorCode
 from skybridge_server.http2.streams import Stream
 from tests.api.wire.wired import Wired, contexts, wired
-from tests.support.http2_peer import Peer, call_headers, message, peer
+from tests.support.http2_peer import Answer, Peer, call_headers, message, peer
 from tests.support.waiting import PATIENCE, until
 
 SESSIONS = 150
@@ -50,6 +53,41 @@ async def test_rapid_resets_do_not_pile_up_handlers(
         server.behaviours.go_on.set()
         await server.idle()
         assert (await one.call("/t.T/echo", b"again")).messages == [b"again"]
+
+
+async def test_requests_of_all_callers_have_bounded_room(
+    server: Wired, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "MAX_HELD_BYTES", 1000)
+    async with peer(server.port) as one, peer(server.port) as other:
+        waiting = one.open("/t.T/wait")
+        await one.send(waiting, message(bytes(800)), end=True)
+        await asyncio.wait_for(server.behaviours.entered.wait(), PATIENCE)
+        refused = await other.call("/t.T/echo", bytes(300))
+        assert refused.status == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
+        assert "come back later" in refused.detail
+        assert (await other.call("/t.T/echo", b"small")).messages == [b"small"]
+        server.behaviours.go_on.set()
+        await one.answer(waiting)
+        assert (await other.call("/t.T/echo", bytes(300))).messages == [bytes(300)]
+
+
+async def test_a_stream_has_room_for_each_of_its_messages(
+    server: Wired, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "MAX_HELD_BYTES", 1000)
+    async with peer(server.port) as one:
+        stream = one.open("/t.T/chat")
+        answers = one.answers[stream]
+        for _ in range(9):
+            came = len(answers.messages)
+            await one.send(stream, message(bytes(600)))
+            await one.until(partial(_more, answers, came))
+        assert answers.messages == [bytes(600)] * 9
+
+
+def _more(answers: Answer, than: int) -> bool:
+    return len(answers.messages) > than
 
 
 async def test_a_waiting_call_and_a_silent_connection_cost_little(server: Wired) -> None:

@@ -191,6 +191,7 @@ async def wired(tls: Any = None) -> AsyncGenerator[Wired, None]:
             await wire.stop(0.0)
             await running.alone()
     assert running.running == 0
+    assert wire._room._held == 0
 
 
 def contexts(protocols: list[str]) -> tuple[ssl.SSLContext, ssl.SSLContext]:

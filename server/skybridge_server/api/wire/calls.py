@@ -14,6 +14,7 @@ import structlog
 from skybridge_server.api.wire import status
 from skybridge_server.api.wire.messages import MessageReader, Packed, framed, unpacked
 from skybridge_server.api.wire.requests import Metadata, Request
+from skybridge_server.api.wire.room import Room
 from skybridge_server.api.wire.status import CallError
 from skybridge_server.http2.errors import ErrorCode
 from skybridge_server.http2.streams import Stream, StreamClosedError
@@ -49,6 +50,8 @@ class Call:
         "_more",
         "_reader",
         "_request",
+        "_room",
+        "_size",
         "_stream",
         "_task",
         "_timer",
@@ -57,17 +60,25 @@ class Call:
     )
 
     def __init__(
-        self, stream: Stream, request: Request, method: Method, done: Callable[[Call], None]
+        self,
+        stream: Stream,
+        request: Request,
+        method: Method,
+        room: Room,
+        done: Callable[[Call], None],
     ) -> None:
         """`done` is told once nothing of the call runs any more."""
         self._stream = stream
         self._request = request
         self._method = method
+        self._room = room
         self._done = done
         self._reader = MessageReader()
         self._messages: deque[Packed] = deque()
         self._held = 0
         """Bytes that came and for which the caller has got no credit yet."""
+        self._size = 0
+        """Bytes that came and are still here."""
         self._whole = False
         self._more: asyncio.Future[None] | None = None
         self._begun = False
@@ -88,6 +99,8 @@ class Call:
         """Take a piece of the request."""
         self._held += len(data)
         try:
+            self._room.take(len(data))
+            self._size += len(data)
             self._messages.extend(self._reader.read(data))
         except CallError as error:
             self._fail(error)
@@ -201,6 +214,7 @@ class Call:
         if self._timer is not None:
             self._timer.cancel()
         self._stream.release()
+        self._room.give_back(self._size)
         self._done(self)
 
     def _give_credit(self) -> None:
@@ -214,7 +228,10 @@ class Call:
     async def _requests(self) -> AsyncIterator[Any]:
         while True:
             while self._messages:
+                taken = self._messages[0].size
                 message = self._take()
+                self._room.give_back(taken)
+                self._size -= taken
                 if not self._messages:
                     self._give_credit()
                 yield message

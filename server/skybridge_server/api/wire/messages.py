@@ -35,6 +35,11 @@ class Packed(NamedTuple):
     compressed: bool
     data: bytes
 
+    @property
+    def size(self) -> int:
+        """Return how many bytes came."""
+        return _HEAD_BYTES + len(self.data)
+
 
 class MessageReader:
     """Puts messages together again from pieces of a body."""

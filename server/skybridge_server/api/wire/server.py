@@ -16,6 +16,7 @@ import grpc
 from skybridge_server.api.wire import status
 from skybridge_server.api.wire.calls import Call, Method
 from skybridge_server.api.wire.requests import Request, parse
+from skybridge_server.api.wire.room import Room
 from skybridge_server.api.wire.status import CallError
 from skybridge_server.http2.connection import Connection
 from skybridge_server.http2.streams import Receiver, Stream
@@ -44,6 +45,7 @@ class WireServer:
 
     def __init__(self, find: Callable[[str], Method | None]) -> None:
         self._find = find
+        self._room = Room()
         self._calls: set[Call] = set()
         self._listeners: list[asyncio.Server] = []
         self._ended = asyncio.Event()
@@ -131,7 +133,7 @@ class WireServer:
             error = CallError(grpc.StatusCode.UNIMPLEMENTED, f"there is no {request.path}")
             stream.end(status.INITIAL + status.trailers(error))
         else:
-            call = Call(stream, request, method, self._end)
+            call = Call(stream, request, method, self._room, self._end)
             self._calls.add(call)
             self.counts.started += 1
             return call
