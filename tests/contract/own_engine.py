@@ -73,8 +73,11 @@ class OwnEngine:
 
     def _launch(self) -> None:
         self._bury_containerd()
+        environment = {"GOGC": "400", **os.environ}  # as in scripts/engine
         with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(self._command(), stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                self._command(), env=environment, stdout=log, stderr=log
+            )
 
     def _bury_containerd(self) -> None:
         """Wait for that of a dead engine to die as well.
