@@ -19,7 +19,7 @@ LEAST_SECONDS = 60
 SAMPLE_SECONDS = 1.0
 PRINT_SAMPLES = 30
 WARM_UP_SECONDS = 300
-"""In which pools and caches may still grow; never more than half of the time."""
+"""In which pools and caches may still grow, under more load; never more than half of the time."""
 MOST_MIB = 200
 MIB = 1 << 20
 
@@ -59,6 +59,7 @@ async def _sample(
     began = loop.time()
     samples: list[Sample] = []
     while (now := loop.time() - began) < seconds and not running.done():
+        load.hurried = now < min(WARM_UP_SECONDS, seconds / 2)
         samples.append((now / 60, server.rss_bytes() / MIB))
         if len(samples) % PRINT_SAMPLES == 1:
             level = server.level()

@@ -20,6 +20,8 @@ class Load:
 
     def __init__(self, client: AsyncClient, cold: str, flaky: str, warm: str) -> None:
         self.calls: Counter[str] = Counter()
+        self.hurried = True
+        """Whether callers do not pause: what fills up with use shall do so soon."""
         self._client = client
         self._cold = cold
         self._flaky = flaky
@@ -58,7 +60,7 @@ class Load:
         while not self._stopping.is_set():
             await call(uuid.uuid4().bytes)
             self.calls[call.__name__.strip("_").replace("_", " ")] += 1
-            await asyncio.sleep(pause)
+            await asyncio.sleep(0 if self.hurried else pause)
 
     async def _execute_warm(self, data: bytes) -> None:
         text = b"echo " + data.hex().encode()
