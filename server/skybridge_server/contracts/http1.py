@@ -64,9 +64,7 @@ class Connection(asyncio.Protocol):
         """
         self._body = None
         self._delivery = Delivery()
-        data = request + body
-        if unsent := data[self._send_at_once(data) :]:
-            self._transport.write(unsent)
+        self._transport.write(request + body)
         return self._delivery
 
     def finish(self) -> ResponseHead:
@@ -131,17 +129,6 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._end(InstanceGoneError(f"the connection broke: {exc or 'it was closed'}"))
         self._lost.set()
-
-    def _send_at_once(self, data: bytes) -> int:
-        """Send what the kernel takes now, and return how much that was.
-
-        Event loops send at the end of their round. Until then an instance would do nothing, where
-        many requests are sent in one round.
-        """
-        try:
-            return self._sock.send(data)
-        except OSError:  # the kernel takes nothing, or the transport finds out what is wrong
-            return 0
 
     def _end(self, error: SkybridgeError | None = None) -> None:
         self.closed = True

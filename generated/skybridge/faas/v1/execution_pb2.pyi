@@ -140,7 +140,9 @@ class _FailureReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Failure
     cannot be known; the message says why.
     """
     FAILURE_REASON_INTERNAL: _FailureReason.ValueType  # 17
-    """A defect of the server."""
+    """A defect of the server, or what the execution did could not be stored, as
+    with a full disk; the message says which.
+    """
     FAILURE_REASON_FUNCTION_ERROR: _FailureReason.ValueType  # 18
     """The function answered that it failed: an HTTP status of 400 or more, or an
     error of a Lambda handler. What it said with it is the output.
@@ -192,7 +194,9 @@ FAILURE_REASON_LOST: FailureReason.ValueType  # 16
 cannot be known; the message says why.
 """
 FAILURE_REASON_INTERNAL: FailureReason.ValueType  # 17
-"""A defect of the server."""
+"""A defect of the server, or what the execution did could not be stored, as
+with a full disk; the message says which.
+"""
 FAILURE_REASON_FUNCTION_ERROR: FailureReason.ValueType  # 18
 """The function answered that it failed: an HTTP status of 400 or more, or an
 error of a Lambda handler. What it said with it is the output.
