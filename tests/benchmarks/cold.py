@@ -26,9 +26,9 @@ from tests.benchmarks.harness import BUSYBOX, PYTHON, Result, Stubs, millisecond
 SCRIPT = "echo hello"
 PAIRS = 31
 CALLERS = 8
-ROUNDS = 5
+ROUNDS = 9
 CYCLES = 24
-WARM_UP = 3
+WARM_UP = 6
 """Rounds of all callers until there is a sandbox for each."""
 
 
