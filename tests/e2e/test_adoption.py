@@ -8,6 +8,7 @@ import signal
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TypeVar
 
 import docker
@@ -34,6 +35,7 @@ from tests.support.functions import (
     states,
     told,
 )
+from tests.support.previous import previous_server
 from tests.support.server import Server
 from tests.support.waiting import PATIENCE, until
 
@@ -320,11 +322,17 @@ async def test_a_server_drains_when_a_caller_says_so(serve: Serve) -> None:
     await asyncio.to_thread(server.stop)
 
 
-async def test_an_update_under_load_loses_nothing(serve: Serve) -> None:
-    """Half of it waits, half of it runs, and callers go on calling."""
+async def test_an_update_under_load_loses_nothing(serve: Serve, tmp_path: Path) -> None:
+    """Half of it waits, half runs, and callers go on calling; first from the server before this."""
     server = serve(
-        FAAS_SHUTDOWN_GRACE="100ms", FAAS_ON_SHUTDOWN="handover", FAAS_MAX_CONCURRENT_EXECUTIONS="4"
+        ready=False,
+        FAAS_SHUTDOWN_GRACE="100ms",
+        FAAS_ON_SHUTDOWN="handover",
+        FAAS_MAX_CONCURRENT_EXECUTIONS="4",
+        **previous_server(tmp_path / "before"),
     )
+    server.forked = False  # what is forked is of today
+    await asyncio.to_thread(server.start)
     async with caller(server) as client:
         name = await deploy(client, "read line; echo $line; sleep 0.3; echo $line")
         results: dict[str, bytes] = {}
@@ -343,6 +351,7 @@ async def test_an_update_under_load_loses_nothing(serve: Serve) -> None:
             await until_ended(results, len(results) + 4)
             server.signal(signal.SIGTERM)
             assert await asyncio.to_thread(server.wait) == 0
+            server.set(PYTHONPATH="")
             await asyncio.to_thread(server.start)
         await asyncio.gather(*calls)
         assert len(results) == len(calls)
