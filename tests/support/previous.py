@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,8 @@ def previous_server(folder: Path) -> dict[str, str]:
     subprocess.run(["tar", "--extract", "--directory", folder], input=archive, check=True)
     environment = {"PYTHONPATH": ":".join(str(folder / source) for source in SOURCES)}
     program = "import skybridge_server; print(skybridge_server.__file__)"
-    found = subprocess.check_output([sys.executable, "-c", program], env=environment, text=True)
+    command = [sys.executable, "-c", program]
+    found = subprocess.check_output(command, env=os.environ | environment, text=True)
     assert found.startswith(str(folder)), found
     return environment
 

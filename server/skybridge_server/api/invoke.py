@@ -155,7 +155,7 @@ class Pipeline:
         try:
             self._check(id_)
             request = self._wanted(invocation.execute)
-        except InvalidArgumentError as error:
+        except Exception as error:  # noqa: BLE001 - it is the outcome of this one alone
             self._answer(id_[:MAX_ID_BYTES], error)
             return
         self._under_way[id_] = Member(

@@ -64,7 +64,7 @@ class Member:
             self._tell(error)
         elif (finished := end.result()) is not None:
             self._tell((finished.execution, finished.output))
-        elif begun is not None:
+        elif begun is not None and not begun.over:  # else it was left meanwhile
             self._wait_for(self._executions.go_on(begun))
 
     def _wait_for(self, work: Coroutine[Any, Any, Ended]) -> None:

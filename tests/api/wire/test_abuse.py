@@ -66,6 +66,7 @@ async def test_requests_of_all_callers_have_bounded_room(
         refused = await other.call("/t.T/echo", bytes(300))
         assert refused.status == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
         assert "come back later" in refused.detail
+        assert "grpc-status-details-bin" in dict(refused.headers + refused.trailers)
         assert (await other.call("/t.T/echo", b"small")).messages == [b"small"]
         server.behaviours.go_on.set()
         await one.answer(waiting)

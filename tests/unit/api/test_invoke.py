@@ -69,6 +69,8 @@ def pipeline(execute: Callable[[ExecutionRequest], Awaitable[Ended]]) -> Pipelin
             return await execute(request)
 
     def wanted(request: pb.ExecuteFunctionRequest) -> ExecutionRequest:
+        if request.function == "unreadable":
+            raise RuntimeError("secret")
         return ExecutionRequest(FunctionName("default", request.function), request.input)
 
     service: Any = Service()
@@ -180,11 +182,11 @@ async def test_a_defect_is_an_answer_and_not_the_end() -> None:
         raise RuntimeError("secret")
 
     async def messages() -> AsyncGenerator[pb.InvokeStreamRequest, None]:
-        for id_ in ("broken", "cancelled"):
+        for id_ in ("broken", "cancelled", "unreadable"):
             yield one(id_, function=id_)
 
     responses = [each async for each in pipeline(execute).answers(messages())]
     answers = [answer for each in responses for answer in each.answers]
-    assert {each.id for each in answers} == {"broken", "cancelled"}
+    assert {each.id for each in answers} == {"broken", "cancelled", "unreadable"}
     assert {each.error.code for each in answers} == {INTERNAL}
     assert not any("secret" in str(each) for each in answers)
