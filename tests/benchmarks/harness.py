@@ -12,7 +12,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -76,9 +76,12 @@ class Process:
         return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
 
     def pin(self, cores: set[int]) -> None:
-        """Let all its threads run on these cores only, where the machine has them."""
-        if cores <= os.sched_getaffinity(self.pid):
-            for thread in Path(f"/proc/{self.pid}/task").iterdir():
+        """Let all its threads run on these cores only, where the machine has them.
+
+        Those of this process say nothing of that: it may be pinned itself, and its children with it.
+        """
+        for thread in Path(f"/proc/{self.pid}/task").iterdir():
+            with suppress(OSError):  # EINVAL: the machine has no such core
                 os.sched_setaffinity(int(thread.name), cores)
 
 
