@@ -18,7 +18,7 @@ from skybridge_server.models.functions import Isolation, Network, Resources
 from skybridge_server.runtimes.base import ContainerSpec
 from skybridge_server.runtimes.docker_engine.hardening import container_config, host_options
 from skybridge_server.runtimes.docker_engine.namespace import enter
-from tests.benchmarks.harness import BUSYBOX, PYTHON
+from tests.benchmarks.harness import BUSYBOX, PYTHON, Process
 
 STREAMS = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
 
@@ -102,6 +102,13 @@ class Bare:
         name = f"namespaces/default/functions/{function}"
         filters = {"label": ["skybridge.ahead", f"skybridge.function={name}"], "status": "created"}
         return len(self.client.containers(all=True, filters=filters))
+
+    def pin(self, function: str, cores: set[int]) -> None:
+        """Let the instances of a function, by its id, run on these cores only."""
+        name = f"namespaces/default/functions/{function}"
+        for found in self.client.containers(filters={"label": f"skybridge.function={name}"}):
+            state = self.client.inspect_container(found["Id"])["State"]
+            Process("", state["Pid"]).pin(cores)
 
     def first_byte(self, container: str) -> float:
         """Attach to a container that runs, and return the clock when its first byte comes."""

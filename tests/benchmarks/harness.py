@@ -78,7 +78,7 @@ class Process:
     def pin(self, cores: set[int]) -> None:
         """Let all its threads run on these cores only, where the machine has them.
 
-        Those of this process say nothing of that: it may be pinned itself, and its children with it.
+        Those of this process say nothing of that: it may be pinned, and its children with it.
         """
         for thread in Path(f"/proc/{self.pid}/task").iterdir():
             with suppress(OSError):  # EINVAL: the machine has no such core

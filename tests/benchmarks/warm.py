@@ -10,14 +10,16 @@ import itertools
 import os
 import statistics
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from skybridge.faas.v1 import function_pb2
 from skybridge.faas.v1.execution_pb2 import EXECUTION_STATE_SUCCEEDED
 from skybridge.faas.v1.execution_service_pb2 import ExecuteFunctionRequest, StartExecutionRequest
-from tests.benchmarks import echo, many
+from tests.benchmarks import echo, many, thin
+from tests.benchmarks.bare import Bare
 from tests.benchmarks.harness import PYTHON, Process, Result, Stubs, server
 from tests.benchmarks.harness import echo as echo_server
 from tests.benchmarks.picture import draw
@@ -69,9 +71,8 @@ async def run(picture: Path | None = None) -> list[Result]:
 
 
 async def _run(picture: Path | None) -> list[Result]:
-    with server(FAAS_MAX_CONCURRENT_EXECUTIONS="300") as ours, echo_server() as floor:
-        for process in (ours, floor):
-            process.pin(SERVER_CORE)
+    with _pinned_server() as ours, echo_server() as floor:
+        floor.pin(SERVER_CORE)
         async with Stubs(ours.address) as stubs, Stubs(floor.address) as bare:
             say = echo.call(bare.channel)
             message = StartExecutionRequest(function="hello", input=PAYLOAD)
@@ -79,21 +80,38 @@ async def _run(picture: Path | None) -> list[Result]:
             async def echoes() -> None:
                 await say(message)
 
-            committed = await _function(stubs, "COMMITTED")
-            deferred = await _function(stubs, "DEFERRED")
+            functions = await _functions(stubs)
+            requests = {
+                durability: ExecuteFunctionRequest(function=function, input=PAYLOAD)
+                for durability, function in functions.items()
+            }
             kinds = [
                 Kind("bare echo", echoes, floor),
-                Kind("warm, COMMITTED", _executing(stubs, committed), ours),
-                Kind("warm, DEFERRED", _executing(stubs, deferred), ours),
+                *(
+                    Kind(f"warm, {durability}", _executing(stubs, request), ours)
+                    for durability, request in requests.items()
+                ),
             ]
             await _rounds(kinds)
             results = _results(*kinds)
-            results.extend(await many.run(stubs, committed))
+            results.extend(await many.run(stubs, requests["COMMITTED"]))
             results.extend(await _many(kinds[1]))
     _print_table(kinds)
     if picture is not None:
         draw({kind.name: kind.medians for kind in kinds}, picture)
+    # On a disk that is not still writing what the others have left to write.
+    with _pinned_server() as ours:
+        async with Stubs(ours.address) as stubs:
+            functions = await _functions(stubs)
+        results.extend(await thin.run(ours.address, functions))
     return results
+
+
+@contextmanager
+def _pinned_server() -> Iterator[Process]:
+    with server(FAAS_MAX_CONCURRENT_EXECUTIONS="300") as ours:
+        ours.pin(SERVER_CORE)
+        yield ours
 
 
 async def _rounds(kinds: list[Kind]) -> None:
@@ -104,22 +122,26 @@ async def _rounds(kinds: list[Kind]) -> None:
             await _measure(kind, callers, kind.loads[callers])
 
 
-async def _function(stubs: Stubs, durability: str) -> ExecuteFunctionRequest:
-    """Deploy the function that echoes, on one instance; return how to execute it."""
+async def _functions(stubs: Stubs) -> dict[str, str]:
+    """Deploy the function that echoes, on one instance, once with each durability."""
     program = Path(__file__).with_name("http_echo.py").read_text()
-    name = await stubs.deploy_spec(
-        function_pb2.FunctionSpec(
-            image=PYTHON,
-            command=["python3", "-c", program],
-            pull_policy=function_pb2.PULL_POLICY_NEVER,
-            contract=function_pb2.Contract(kind=function_pb2.CONTRACT_KIND_HTTP),
-            scaling=function_pb2.Scaling(
-                min_instances=1, max_instances=1, instance_concurrency=300
-            ),
-            durability=function_pb2.Durability.Value(f"DURABILITY_{durability}"),
+    engine = Bare()
+    functions = {}
+    for durability in ("COMMITTED", "DEFERRED"):
+        functions[durability] = name = await stubs.deploy_spec(
+            function_pb2.FunctionSpec(
+                image=PYTHON,
+                command=["python3", "-c", program],
+                pull_policy=function_pb2.PULL_POLICY_NEVER,
+                contract=function_pb2.Contract(kind=function_pb2.CONTRACT_KIND_HTTP),
+                scaling=function_pb2.Scaling(
+                    min_instances=1, max_instances=1, instance_concurrency=300
+                ),
+                durability=function_pb2.Durability.Value(f"DURABILITY_{durability}"),
+            )
         )
-    )
-    return ExecuteFunctionRequest(function=name, input=PAYLOAD)
+        engine.pin(name, CALLER_CORE)
+    return functions
 
 
 def _executing(stubs: Stubs, request: ExecuteFunctionRequest) -> Callable[[], Awaitable[None]]:

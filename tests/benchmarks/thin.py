@@ -1,0 +1,204 @@
+"""Callers that cost next to nothing, as those were that the other systems were measured with.
+
+A client of grpc in Python takes longer for a call than the server does, so what it sees of a single
+caller is mostly itself. This one writes what it has prepared, and reads frames.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import statistics
+import struct
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import cast
+
+from hpack import Decoder, Encoder
+
+from skybridge.faas.v1.execution_pb2 import EXECUTION_STATE_SUCCEEDED
+from skybridge.faas.v1.execution_service_pb2 import ExecuteFunctionRequest, ExecuteFunctionResponse
+from tests.benchmarks.harness import Result
+
+CALLERS = (1, 8, 32, 64, 256)
+CONNECTIONS = 8
+ROUNDS = 5
+SECONDS = 1.5
+INPUT = b'{"name": "world"}'
+"""Small JSON, as the others were sent."""
+
+BEST_PEER = {1: 1201, 8: 1401, 32: 1931, 64: 1335}
+"""Requests a second of the quickest of Fn, tinyFaaS and OpenFaaS, by callers, measured on two such
+cores: docs/performance.md. With 256 callers none of them was."""
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY = 0x0, 0x1, 0x3, 0x4, 0x6, 0x7
+WINDOW_UPDATE = 0x8
+END_STREAM, END_HEADERS, ACK = 0x1, 0x4, 0x1
+HEADER_TABLE_SIZE, INITIAL_WINDOW_SIZE = 0x1, 0x4
+WHOLE_WINDOW = (1 << 31) - 1
+METHOD = "/skybridge.faas.v1.ExecutionService/ExecuteFunction"
+
+
+@dataclass
+class Rounds:
+    """What a number of callers measured, round by round."""
+
+    rates: list[float]
+    p50s: list[float]
+
+    @property
+    def rate(self) -> float:
+        return statistics.median(self.rates)
+
+    @property
+    def p50(self) -> float:
+        return statistics.median(self.p50s)
+
+
+class Connection(asyncio.Protocol):
+    """An HTTP/2 connection for calls of one request."""
+
+    def __init__(self, address: str, request: bytes) -> None:
+        head = Encoder().encode(
+            [
+                (":method", "POST"),
+                (":scheme", "http"),
+                (":path", METHOD),
+                (":authority", address),
+                ("te", "trailers"),
+                ("content-type", "application/grpc"),
+            ]
+        )
+        self._head = head
+        self._message = struct.pack(">BI", 0, len(request)) + request
+        self._stream = 1
+        self._received = b""
+        self._bodies: dict[int, bytes] = {}
+        self._calls: dict[int, asyncio.Future[bytes]] = {}
+        self._decoder = Decoder()
+
+    async def call(self) -> bytes:
+        """Make a call; return the message of the answer. ConnectionError: it went wrong."""
+        stream, self._stream = self._stream, self._stream + 2
+        answer = self._calls[stream] = asyncio.get_running_loop().create_future()
+        self._transport.write(
+            _frame(HEADERS, END_HEADERS, stream, self._head)
+            + _frame(DATA, END_STREAM, stream, self._message)
+        )
+        return await answer
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        settings = struct.pack(">HIHI", HEADER_TABLE_SIZE, 0, INITIAL_WINDOW_SIZE, WHOLE_WINDOW)
+        more = struct.pack(">I", WHOLE_WINDOW - 65_535)
+        self._transport.write(
+            PREFACE + _frame(SETTINGS, 0, 0, settings) + _frame(WINDOW_UPDATE, 0, 0, more)
+        )
+
+    def data_received(self, data: bytes) -> None:
+        data = self._received + data
+        start = 0
+        while len(data) - start >= 9:
+            length = int.from_bytes(data[start : start + 3], "big")
+            end = start + 9 + length
+            if len(data) < end:
+                break
+            stream = int.from_bytes(data[start + 5 : start + 9], "big")
+            self._take(data[start + 3], data[start + 4], stream, data[start + 9 : end])
+            start = end
+        self._received = data[start:]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        for call in self._calls.values():
+            if not call.done():
+                call.set_exception(ConnectionError(f"the connection ended: {exc}"))
+
+    def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
+        if kind == DATA:
+            self._bodies[stream] = self._bodies.get(stream, b"") + payload
+        elif kind == HEADERS:
+            fields = [*self._decoder.decode(payload)]
+            if flags & END_STREAM:
+                self._end(stream, ok=("grpc-status", "0") in fields)
+        elif kind in (SETTINGS, PING) and not flags & ACK:
+            self._transport.write(_frame(kind, ACK, 0, payload if kind == PING else b""))
+        elif kind in (RST_STREAM, GOAWAY):
+            self._transport.abort()
+
+    def _end(self, stream: int, *, ok: bool) -> None:
+        call, body = self._calls.pop(stream), self._bodies.pop(stream, b"")
+        if ok:
+            call.set_result(body[5:])
+        else:
+            call.set_exception(ConnectionError("the call ended with an error"))
+
+
+def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+
+
+async def run(address: str, functions: dict[str, str]) -> list[Result]:
+    """Execute functions, by durability; print their rates, and hold them against the peers.
+
+    None of these keeps a record, so with DEFERRED, which has one within 50 ms, ours promises more.
+    """
+    print(f"{'calls a second (p50 ms), thin callers:':<42}" + "".join(f"{n:>22}" for n in CALLERS))
+    rounds = {name: {n: Rounds([], []) for n in CALLERS} for name in functions}
+    async with AsyncExitStack() as stack:
+        connections = {
+            name: await stack.enter_async_context(_connections(address, function))
+            for name, function in functions.items()
+        }
+        for callers, _, name in itertools.product(CALLERS, range(ROUNDS), functions):
+            await _measure(connections[name], callers, rounds[name][callers])
+    for name in functions:
+        cells = (f"{each.rate:.0f} ({each.p50 * 1e3:.2f})" for each in rounds[name].values())
+        print(f"{'warm, ' + name:<42}" + "".join(f"{cell:>22}" for cell in cells), flush=True)
+    return [
+        Result(
+            f"{name}, {n} thin callers, against the best peer",
+            rounds[name][n].rate / best,
+            1,
+            at_most=False,
+            detail=f"{rounds[name][n].rate:.0f}/s against {best}/s",
+        )
+        for name, (n, best) in itertools.product(functions, BEST_PEER.items())
+    ]
+
+
+@asynccontextmanager
+async def _connections(address: str, function: str) -> AsyncIterator[list[Connection]]:
+    request = ExecuteFunctionRequest(function=function, input=INPUT).SerializeToString()
+    host, _, port = address.rpartition(":")
+    loop = asyncio.get_running_loop()
+    pairs = [
+        await loop.create_connection(lambda: Connection(address, request), host, int(port))
+        for _ in range(CONNECTIONS)
+    ]
+    try:
+        yield [connection for _, connection in pairs]
+    finally:
+        for transport, _ in pairs:
+            transport.close()
+
+
+async def _measure(connections: list[Connection], callers: int, rounds: Rounds) -> None:
+    seconds: list[float] = []
+    began = time.perf_counter()
+    end = began + SECONDS
+
+    async def caller(connection: Connection) -> None:
+        while (asked := time.perf_counter()) < end:
+            answer = ExecuteFunctionResponse.FromString(await connection.call())
+            assert answer.execution.state == EXECUTION_STATE_SUCCEEDED, answer
+            assert answer.execution.output == INPUT, answer
+            seconds.append(time.perf_counter() - asked)
+
+    await asyncio.gather(*(caller(connections[n % CONNECTIONS]) for n in range(callers)))
+    rounds.rates.append(len(seconds) / (time.perf_counter() - began))
+    rounds.p50s.append(statistics.median(seconds))
