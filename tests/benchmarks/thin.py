@@ -7,13 +7,13 @@ caller is mostly itself. This one writes what it has prepared, and reads frames.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import statistics
 import struct
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from itertools import chain, product, repeat
 from typing import cast
 
 from hpack import Decoder, Encoder
@@ -62,17 +62,17 @@ class Connection(asyncio.Protocol):
     """An HTTP/2 connection for calls of one request."""
 
     def __init__(self, address: str, request: bytes) -> None:
-        head = Encoder().encode(
-            [
-                (":method", "POST"),
-                (":scheme", "http"),
-                (":path", METHOD),
-                (":authority", address),
-                ("te", "trailers"),
-                ("content-type", "application/grpc"),
-            ]
-        )
-        self._head = head
+        fields = [
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":path", METHOD),
+            (":authority", address),
+            ("te", "trailers"),
+            ("content-type", "application/grpc"),
+        ]
+        encoder = Encoder()
+        # The first head fills the table of the connection, all others refer to it.
+        self._heads = chain([encoder.encode(fields)], repeat(encoder.encode(fields)))
         self._message = struct.pack(">BI", 0, len(request)) + request
         self._stream = 1
         self._received = b""
@@ -83,9 +83,10 @@ class Connection(asyncio.Protocol):
     async def call(self) -> bytes:
         """Make a call; return the message of the answer. ConnectionError: it went wrong."""
         stream, self._stream = self._stream, self._stream + 2
-        answer = self._calls[stream] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._calls[stream] = answer
         self._transport.write(
-            _frame(HEADERS, END_HEADERS, stream, self._head)
+            _frame(HEADERS, END_HEADERS, stream, next(self._heads))
             + _frame(DATA, END_STREAM, stream, self._message)
         )
         return await answer
@@ -122,9 +123,9 @@ class Connection(asyncio.Protocol):
         if kind == DATA:
             self._bodies[stream] = self._bodies.get(stream, b"") + payload
         elif kind == HEADERS:
-            fields = [*self._decoder.decode(payload)]
+            fields = {str(name): str(value) for name, value in self._decoder.decode(payload)}
             if flags & END_STREAM:
-                self._end(stream, ok=("grpc-status", "0") in fields)
+                self._end(stream, ok=fields.get("grpc-status") == "0")
         elif kind in (SETTINGS, PING) and not flags & ACK:
             self._transport.write(_frame(kind, ACK, 0, payload if kind == PING else b""))
         elif kind in (RST_STREAM, GOAWAY):
@@ -154,7 +155,7 @@ async def run(address: str, functions: dict[str, str]) -> list[Result]:
             name: await stack.enter_async_context(_connections(address, function))
             for name, function in functions.items()
         }
-        for callers, _, name in itertools.product(CALLERS, range(ROUNDS), functions):
+        for callers, _, name in product(CALLERS, range(ROUNDS), functions):
             await _measure(connections[name], callers, rounds[name][callers])
     for name in functions:
         cells = (f"{each.rate:.0f} ({each.p50 * 1e3:.2f})" for each in rounds[name].values())
@@ -167,7 +168,7 @@ async def run(address: str, functions: dict[str, str]) -> list[Result]:
             at_most=False,
             detail=f"{rounds[name][n].rate:.0f}/s against {best}/s",
         )
-        for name, (n, best) in itertools.product(functions, BEST_PEER.items())
+        for name, (n, best) in product(functions, BEST_PEER.items())
     ]
 
 

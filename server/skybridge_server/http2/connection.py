@@ -99,6 +99,11 @@ class Connection(asyncio.Protocol):
         self._most = frames.MIN_FRAME_BYTES
         """Bytes of a frame that the peer takes."""
         self._before_headers = b""
+        self._responses: list[bytes] = []
+        """Those of this round of the event loop: each write is a packet, and wakes the peer."""
+        self._responses_size = 0
+        self._sending: asyncio.Handle | None = None
+        """What writes them soon."""
         self.blocked: set[Stream] = set()
         """Those that wait for room."""
         self.unreleased = 0
@@ -163,7 +168,7 @@ class Connection(asyncio.Protocol):
         """Write frames, except those of DATA; who asks and never reads is cut off."""
         if self._left:
             return
-        self.transport.write(data)
+        self._put(data)
         if self._paused and self.transport.get_write_buffer_size() > MAX_UNREAD:
             log.debug("connection cut", detail="answers are not read")
             self.abort()
@@ -186,8 +191,7 @@ class Connection(asyncio.Protocol):
         self._window -= size
         stream.widened -= size
         self._keepalive.sent()
-        self.transport.write(frames.head(frames.DATA, 0, stream.id, size))
-        self.transport.write(data)
+        self._put(b"".join((frames.head(frames.DATA, 0, stream.id, size), data)))
 
     def write_response(self, stream: Stream, headers: bytes, data: bytes, trailers: bytes) -> None:
         """Write a whole response, for whose body there is room."""
@@ -195,17 +199,18 @@ class Connection(asyncio.Protocol):
         headers = self._before_headers + headers
         self._window -= size
         self._keepalive.sent()
-        self.transport.write(
-            b"".join(
-                (
-                    head(frames.HEADERS, frames.END_HEADERS, id_, len(headers)),
-                    headers,
-                    head(frames.DATA, 0, id_, size),
-                    data,
-                    frames.headers(id_, trailers, self._most, end=True),
-                )
-            )
+        self._responses += (
+            head(frames.HEADERS, frames.END_HEADERS, id_, len(headers)),
+            headers,
+            head(frames.DATA, 0, id_, size),
+            data,
+            frames.headers(id_, trailers, self._most, end=True),
         )
+        self._responses_size += size
+        if len(self._streams) == 1 or self._responses_size > _BUFFERED:
+            self._send_responses()  # there is nothing to wait for, or enough
+        elif self._sending is None:
+            self._sending = self._loop.call_soon(self._send_responses)
 
     def forget(self, stream: Stream, *, whole: bool) -> None:
         """Drop a stream that is closed; `whole`: its response was sent to the end."""
@@ -371,6 +376,21 @@ class Connection(asyncio.Protocol):
         if stream is not None:
             stream.lose()
 
+    def _put(self, data: bytes) -> None:
+        """Write behind the responses that are about to be written."""
+        if self._responses:
+            self._send_responses()
+        self.transport.write(data)
+
+    def _send_responses(self) -> None:
+        if self._responses and not self._left:
+            self.transport.write(b"".join(self._responses))
+        self._responses = []
+        self._responses_size = 0
+        if self._sending is not None:
+            self._sending.cancel()
+            self._sending = None
+
     def _wake(self) -> None:
         for stream in self.blocked:
             if self.room(stream, 1):
@@ -386,6 +406,7 @@ class Connection(asyncio.Protocol):
 
     def _leave(self) -> None:
         """Close once the peer has had the time to read: to close on unread data would lose ours."""
+        self._send_responses()
         self._left = True
         self._patience.cancel()
         if not self.transport.can_write_eof():

@@ -13,6 +13,7 @@ from skybridge_server.http2 import connection as module
 from skybridge_server.http2 import frames
 from skybridge_server.http2.connection import MAX_UNREAD, Connection
 from skybridge_server.http2.errors import BadStreamError, ErrorCode
+from skybridge_server.http2.frames import Setting
 from skybridge_server.http2.headers import Headers, block
 from skybridge_server.http2.streams import WINDOW, Receiver, Stream, StreamClosedError
 
@@ -28,6 +29,7 @@ class Transport(asyncio.Transport):
         self._connection = connection
         self._high = 0
         self.unread = bytearray()
+        self.writes = 0
         self.half_closed = False
         self.over = asyncio.Event()
         connection.connection_made(self)
@@ -42,6 +44,7 @@ class Transport(asyncio.Transport):
 
     def write(self, data: Any) -> None:
         assert not self.closed
+        self.writes += 1
         self.unread += data
         if len(self.unread) > self._high:
             self._connection.pause_writing()
@@ -439,3 +442,67 @@ async def test_trailers_end_a_request_and_strange_frames_nothing() -> None:
     assert (before, sink.ended) == (False, True)
     assert not peer.kinds()
     peer.transport.abort()
+
+
+# Each write is a packet, and wakes the peer.
+
+
+def respond(sink: Sink, body: bytes = BODY) -> None:
+    assert sink.stream.respond(block([(b":status", b"200")]), body, block([(b"status", b"0")]))
+
+
+async def test_responses_of_one_round_are_written_in_one() -> None:
+    peer = Peer().greet()
+    sinks = [peer.request(stream) for stream in (1, 3, 5)]
+    before = peer.transport.writes
+    for sink in sinks[:2]:
+        respond(sink)
+    assert peer.transport.writes == before
+    await asyncio.sleep(0)
+    assert peer.transport.writes == before + 1
+    assert peer.kinds() == ["Headers", "Data", "Headers"] * 2
+
+
+async def test_the_response_that_nothing_can_follow_is_written_at_once() -> None:
+    peer = Peer().greet()
+    respond(peer.request(1))
+    assert peer.kinds() == ["Headers", "Data", "Headers"]
+
+
+async def test_large_responses_do_not_wait_for_each_other() -> None:
+    peer = Peer()
+    peer.send(frames.PREFACE + frames.settings({Setting.MAX_FRAME_SIZE: 65_536}))
+    peer.send(frames.window_update(0, 1 << 20))
+    peer.transport.read()
+    sinks = [peer.request(stream) for stream in range(1, 17, 2)]
+    for sink in sinks[:5]:
+        respond(sink, bytes(60_000))
+    assert peer.kinds() == ["Headers", "Data", "Headers"] * 5
+
+
+async def test_other_frames_follow_the_responses_before_them() -> None:
+    peer = Peer().greet()
+    sinks = [peer.request(stream) for stream in (1, 3, 5)]
+    respond(sinks[0])
+    sinks[1].stream.reset(ErrorCode.CANCEL)
+    assert peer.kinds() == ["Headers", "Data", "Headers", "RstStream"]
+
+
+async def test_responses_are_written_before_the_connection_closes() -> None:
+    peer = Peer().greet()
+    sinks = [peer.request(stream) for stream in (1, 3)]
+    peer.connection.drain()
+    assert peer.kinds() == ["GoAway"]
+    for sink in sinks:
+        respond(sink)
+    assert peer.transport.half_closed
+    assert peer.kinds() == ["Headers", "Data", "Headers"] * 2
+
+
+async def test_responses_to_a_peer_that_has_left_are_dropped() -> None:
+    peer = Peer().greet()
+    sinks = [peer.request(stream) for stream in (1, 3)]
+    respond(sinks[0])
+    peer.transport.abort()
+    await asyncio.sleep(0)
+    assert not peer.transport.unread
