@@ -6,6 +6,7 @@ import asyncio
 
 from skybridge_server.contracts.base import Connect
 from skybridge_server.contracts.http1 import Connection, open_connection
+from skybridge_server.contracts.outbox import Outbox
 from skybridge_server.errors import InstanceGoneError
 
 MAX_IDLE = 1.0
@@ -24,6 +25,7 @@ class Connections:
 
     def __init__(self, connect: Connect) -> None:
         self._connect = connect
+        self._outbox = Outbox()
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
         self._keeps_alive = True
@@ -49,7 +51,7 @@ class Connections:
     async def new(self) -> Connection:
         """Open a connection; OSError when nothing listens, InstanceGoneError after `close`."""
         self._refuse_after_close()
-        connection = await open_connection(self._connect)
+        connection = await open_connection(self._connect, self._outbox)
         self._open.add(connection)
         try:
             self._refuse_after_close()

@@ -15,6 +15,7 @@ from skybridge_server.contracts.base import Connect
 from skybridge_server.contracts.bodies import Body, body_of_response
 from skybridge_server.contracts.delivery import Delivery
 from skybridge_server.contracts.heads import END, ResponseHead, find_end, parse_response
+from skybridge_server.contracts.outbox import Outbox
 from skybridge_server.errors import InstanceGoneError, ProtocolError, SkybridgeError
 
 _START = b"HTTP/1."
@@ -23,15 +24,15 @@ _FINAL = 200
 _LOOK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
 
 
-async def open_connection(connect: Connect) -> Connection:
-    """Connect; OSError when nothing listens."""
+async def open_connection(connect: Connect, outbox: Outbox) -> Connection:
+    """Connect; OSError when nothing listens. `outbox`: what sends to that instance."""
     sock = await connect()
     try:
         if sock.family != socket.AF_UNIX:
             # Else the kernel holds back the end of a request for 40 ms.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(lambda: Connection(sock), sock=sock)
+        _, connection = await loop.create_connection(lambda: Connection(sock, outbox), sock=sock)
     except BaseException:
         sock.close()
         raise
@@ -41,8 +42,9 @@ async def open_connection(connect: Connect) -> Connection:
 class Connection(asyncio.Protocol):
     """A connection into an instance."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, outbox: Outbox) -> None:
         self._sock = sock
+        self._outbox = outbox
         self._transport: asyncio.Transport
         self._received = b""
         self._head: ResponseHead
@@ -64,7 +66,7 @@ class Connection(asyncio.Protocol):
         """
         self._body = None
         self._delivery = Delivery()
-        self._transport.write(request + body)
+        self._outbox.send(self._transport, request + body)
         return self._delivery
 
     def finish(self) -> ResponseHead:

@@ -18,6 +18,7 @@ from skybridge_server.contracts.delivery import CHUNK_BYTES, HIGH_WATER_BYTES
 from skybridge_server.contracts.heads import MAX_HEAD_BYTES
 from skybridge_server.contracts.http import HttpConversation, environment
 from skybridge_server.contracts.http1 import Connection
+from skybridge_server.contracts.outbox import Outbox
 from skybridge_server.errors import (
     InstanceGoneError,
     InvalidArgumentError,
@@ -775,7 +776,7 @@ async def exchanged(parts: list[bytes]) -> tuple[int, bytes] | SkybridgeError:
     ours, theirs = socket.socketpair()
     with theirs:
         loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(lambda: Connection(ours), sock=ours)
+        _, connection = await loop.create_connection(lambda: Connection(ours, Outbox()), sock=ours)
         output = Output()
         delivery = connection.send(b"GET / HTTP/1.1\r\n\r\n", b"")
         reading = asyncio.create_task(delivery.to(output))

@@ -1,0 +1,34 @@
+"""What goes to an instance, so that it is not woken more often than need be.
+
+An instance that sleeps after each request, and is woken for the next, costs the sender a good part
+of what the request does. So the first of a round of the event loop is sent at once, and those that
+follow it are sent together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+
+class Outbox:
+    """Sends what is for one instance, over all connections into it. For the event loop alone."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[asyncio.Transport, bytes]] = []
+        self._round: asyncio.Handle | None = None
+        """Its end, once something was sent in it."""
+
+    def send(self, transport: asyncio.Transport, data: bytes) -> None:
+        """Write data now, or at the end of this round."""
+        if self._round is None:
+            self._round = asyncio.get_running_loop().call_soon(self._end)
+            transport.write(data)
+        else:
+            self._waiting.append((transport, data))
+
+    def _end(self) -> None:
+        self._round = None
+        waiting, self._waiting = self._waiting, []
+        for transport, data in waiting:
+            if not transport.is_closing():
+                transport.write(data)
