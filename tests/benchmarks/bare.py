@@ -106,7 +106,9 @@ class Bare:
     def pin(self, function: str, cores: set[int]) -> None:
         """Let the instances of a function, by its id, run on these cores only."""
         name = f"namespaces/default/functions/{function}"
-        for found in self.client.containers(filters={"label": f"skybridge.function={name}"}):
+        instances = self.client.containers(filters={"label": f"skybridge.function={name}"})
+        assert instances, f"function {function} has no instance"
+        for found in instances:
             state = self.client.inspect_container(found["Id"])["State"]
             Process("", state["Pid"]).pin(cores)
 

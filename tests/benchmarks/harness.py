@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import statistics
@@ -12,7 +13,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -32,7 +33,7 @@ LOOK_MILLISECONDS = 20
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One figure against its bar: a ratio to a floor measured in the same run, or a size."""
+    """One figure against its bar: mostly a ratio to a floor measured in the same run, or a size."""
 
     name: str
     value: float
@@ -81,8 +82,13 @@ class Process:
         Those of this process say nothing of that: it may be pinned, and its children with it.
         """
         for thread in Path(f"/proc/{self.pid}/task").iterdir():
-            with suppress(OSError):  # EINVAL: the machine has no such core
+            try:
                 os.sched_setaffinity(int(thread.name), cores)
+            except ProcessLookupError:
+                continue  # it has just ended
+            except OSError as error:
+                if error.errno != errno.EINVAL:  # the machine has no such core
+                    raise
 
 
 class Stubs:

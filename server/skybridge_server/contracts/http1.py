@@ -46,6 +46,8 @@ class Connection(asyncio.Protocol):
         self._sock = sock
         self._outbox = outbox
         self._transport: asyncio.Transport
+        self._request = b""
+        """What is about to be sent."""
         self._received = b""
         self._head: ResponseHead
         self._body: Body | None = None
@@ -66,7 +68,8 @@ class Connection(asyncio.Protocol):
         """
         self._body = None
         self._delivery = Delivery()
-        self._outbox.send(self._transport, request + body)
+        self._request = request + body
+        self._outbox.send(self._send)
         return self._delivery
 
     def finish(self) -> ResponseHead:
@@ -96,6 +99,7 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         self.closed = True
+        self._request = b""
         self._transport.abort()
 
     async def close(self) -> None:
@@ -108,9 +112,10 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        if self._delivery is None:
-            # Nobody asked, and what it says could be taken for the answer to the next request.
+        if self._delivery is None or self._request:
+            # Nobody asked yet, and what it says could be taken for the answer to the next request.
             self.abort()
+            self._end(InstanceGoneError("the instance answered what it was not asked"))
             return
         try:
             self._take(data, self._delivery)
@@ -132,8 +137,14 @@ class Connection(asyncio.Protocol):
         self._end(InstanceGoneError(f"the connection broke: {exc or 'it was closed'}"))
         self._lost.set()
 
+    def _send(self) -> None:
+        request, self._request = self._request, b""
+        if request:
+            self._transport.write(request)
+
     def _end(self, error: SkybridgeError | None = None) -> None:
         self.closed = True
+        self._request = b""
         if self._delivery is not None:
             self._delivery.finish(error)
 

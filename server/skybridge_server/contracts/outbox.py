@@ -8,27 +8,27 @@ follow it are sent together.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 
 class Outbox:
-    """Sends what is for one instance, over all connections into it. For the event loop alone."""
+    """Has requests to one instance sent, over all connections into it. For the event loop alone."""
 
     def __init__(self) -> None:
-        self._waiting: list[tuple[asyncio.Transport, bytes]] = []
+        self._waiting: list[Callable[[], None]] = []
         self._round: asyncio.Handle | None = None
         """Its end, once something was sent in it."""
 
-    def send(self, transport: asyncio.Transport, data: bytes) -> None:
-        """Write data now, or at the end of this round."""
+    def send(self, send: Callable[[], None]) -> None:
+        """Call this now, or at the end of this round."""
         if self._round is None:
             self._round = asyncio.get_running_loop().call_soon(self._end)
-            transport.write(data)
+            send()
         else:
-            self._waiting.append((transport, data))
+            self._waiting.append(send)
 
     def _end(self) -> None:
         self._round = None
         waiting, self._waiting = self._waiting, []
-        for transport, data in waiting:
-            if not transport.is_closing():
-                transport.write(data)
+        for send in waiting:
+            send()

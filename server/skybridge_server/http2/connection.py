@@ -199,14 +199,17 @@ class Connection(asyncio.Protocol):
         headers = self._before_headers + headers
         self._window -= size
         self._keepalive.sent()
-        self._responses += (
-            head(frames.HEADERS, frames.END_HEADERS, id_, len(headers)),
-            headers,
-            head(frames.DATA, 0, id_, size),
-            data,
-            frames.headers(id_, trailers, self._most, end=True),
+        response = b"".join(
+            (
+                head(frames.HEADERS, frames.END_HEADERS, id_, len(headers)),
+                headers,
+                head(frames.DATA, 0, id_, size),
+                data,
+                frames.headers(id_, trailers, self._most, end=True),
+            )
         )
-        self._responses_size += size
+        self._responses.append(response)
+        self._responses_size += len(response)
         if len(self._streams) == 1 or self._responses_size > _BUFFERED:
             self._send_responses()  # there is nothing to wait for, or enough
         elif self._sending is None:
@@ -387,9 +390,7 @@ class Connection(asyncio.Protocol):
             self.transport.write(b"".join(self._responses))
         self._responses = []
         self._responses_size = 0
-        if self._sending is not None:
-            self._sending.cancel()
-            self._sending = None
+        self._sending = None
 
     def _wake(self) -> None:
         for stream in self.blocked:

@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import socket
 from collections.abc import AsyncIterator, Awaitable
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -793,6 +794,28 @@ async def exchanged(parts: list[bytes]) -> tuple[int, bytes] | SkybridgeError:
             return error
         finally:
             await connection.close()
+
+
+async def test_an_answer_to_what_was_not_sent_yet_is_none() -> None:
+    outbox, loop = Outbox(), asyncio.get_running_loop()
+    pairs = [socket.socketpair() for _ in range(2)]
+    connections = [
+        (await loop.create_connection(partial(Connection, ours, outbox), sock=ours))[1]
+        for ours, _ in pairs
+    ]
+    first, second = [each.send(b"GET / HTTP/1.1\r\n\r\n", b"") for each in connections]
+    connections[1].data_received(OK)
+    assert second.collected is None
+    with pytest.raises(InstanceGoneError, match="was not asked"):
+        await second.to(Output())
+    await asyncio.sleep(0)
+    assert pairs[0][1].recv(100)
+    assert not pairs[1][1].recv(100)
+    assert first.collected is None
+    for connection in connections:
+        await connection.close()
+    for _, theirs in pairs:
+        theirs.close()
 
 
 @given(answer=st.sampled_from([*WHOLE.values(), OK]), at=st.lists(st.integers(0, 200), max_size=12))

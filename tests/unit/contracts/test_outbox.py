@@ -3,50 +3,42 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from skybridge_server.contracts.outbox import Outbox
 
 
-class Transport(asyncio.Transport):
-    """Keeps what is written."""
-
-    def __init__(self, written: list[bytes]) -> None:
-        super().__init__()
-        self._written = written
-        self.closing = False
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self._written.append(bytes(data))
-
-    def is_closing(self) -> bool:
-        return self.closing
-
-
 async def test_the_first_is_sent_at_once_and_the_others_together() -> None:
-    written: list[bytes] = []
-    outbox, transports = Outbox(), [Transport(written) for _ in range(3)]
-    for number, transport in enumerate(transports):
-        outbox.send(transport, b"%d" % number)
-    assert written == [b"0"]
+    sent: list[int] = []
+    outbox = Outbox()
+    for number in range(3):
+        outbox.send(partial(sent.append, number))
+    assert sent == [0]
     await asyncio.sleep(0)
-    assert written == [b"0", b"1", b"2"]
+    assert sent == [0, 1, 2]
 
 
 async def test_each_round_begins_anew() -> None:
-    written: list[bytes] = []
-    outbox, transport = Outbox(), Transport(written)
+    sent: list[int] = []
+    outbox = Outbox()
     for number in range(3):
-        outbox.send(transport, b"%d" % number)
-        assert written[-1] == b"%d" % number
+        outbox.send(partial(sent.append, number))
+        assert sent[-1] == number
         await asyncio.sleep(0)
-    assert len(written) == 3
+    assert len(sent) == 3
 
 
-async def test_nothing_is_sent_where_nobody_waits_any_more() -> None:
-    written: list[bytes] = []
-    outbox, transports = Outbox(), [Transport(written) for _ in range(3)]
-    for transport in transports:
-        outbox.send(transport, b"x")
-    transports[1].closing = True
+async def test_what_is_sent_by_one_that_waited_is_of_the_next_round() -> None:
+    sent: list[int] = []
+    outbox = Outbox()
+    outbox.send(partial(sent.append, 0))
+
+    def send_more() -> None:
+        for number in (1, 2):
+            outbox.send(partial(sent.append, number))
+
+    outbox.send(send_more)
     await asyncio.sleep(0)
-    assert len(written) == 2
+    assert sent == [0, 1]
+    await asyncio.sleep(0)
+    assert sent == [0, 1, 2]

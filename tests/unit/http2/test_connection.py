@@ -43,8 +43,8 @@ class Transport(asyncio.Transport):
         self._high = high
 
     def write(self, data: Any) -> None:
-        assert not self.closed
         self.writes += 1
+        assert not self.closed
         self.unread += data
         if len(self.unread) > self._high:
             self._connection.pause_writing()
@@ -488,21 +488,32 @@ async def test_other_frames_follow_the_responses_before_them() -> None:
     assert peer.kinds() == ["Headers", "Data", "Headers", "RstStream"]
 
 
+async def test_data_follows_the_responses_before_it() -> None:
+    peer = Peer().greet()
+    sinks = [peer.request(stream) for stream in (1, 3, 5)]
+    sinks[1].stream.begin(block([(b":status", b"200")]))
+    peer.transport.read()
+    respond(sinks[0])
+    await sinks[1].stream.send(BODY)
+    assert [frame.stream_id for frame in peer.transport.read()] == [1, 1, 1, 3]
+
+
 async def test_responses_are_written_before_the_connection_closes() -> None:
     peer = Peer().greet()
-    sinks = [peer.request(stream) for stream in (1, 3)]
+    sink, _ = [peer.request(stream) for stream in (1, 3)]
     peer.connection.drain()
     assert peer.kinds() == ["GoAway"]
-    for sink in sinks:
-        respond(sink)
+    respond(sink)
+    peer.send(frames.rst_stream(3, ErrorCode.CANCEL))  # so that nothing is open any more
     assert peer.transport.half_closed
-    assert peer.kinds() == ["Headers", "Data", "Headers"] * 2
+    assert peer.kinds() == ["Headers", "Data", "Headers"]
 
 
 async def test_responses_to_a_peer_that_has_left_are_dropped() -> None:
     peer = Peer().greet()
     sinks = [peer.request(stream) for stream in (1, 3)]
     respond(sinks[0])
+    before = peer.transport.writes
     peer.transport.abort()
     await asyncio.sleep(0)
-    assert not peer.transport.unread
+    assert peer.transport.writes == before

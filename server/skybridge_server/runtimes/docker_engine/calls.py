@@ -83,10 +83,12 @@ def request_wait(client: APIClient, container_id: str) -> requests.Response:
 
 
 def read_exit(client: APIClient, container_id: str, waiting: requests.Response) -> Exit:
-    """Read the answer to a wait; ask how the container ended, unless it ended well."""
-    code = waiting.json().get("StatusCode")  # raises where the engine went away
-    if code == 0:
-        return Exit(code, oom_killed=False)  # a child that was killed is seen in what it used
+    """Read the answer to a wait, then ask how the container ended.
+
+    Also after a good end: an engine that stops ends containers with a signal, some of which exit
+    with 0 then, and others say 0 where they could not wait.
+    """
+    waiting.json()  # raises where the engine went away; the rest stands in the state
     state: dict[str, Any] = client.inspect_container(container_id)["State"]
     if state["Status"] in _GOING:
         raise ContainerGoneError(container_id)
