@@ -139,7 +139,7 @@ class Connection(asyncio.Protocol):
 
     def _send(self) -> None:
         request, self._request = self._request, b""
-        if request:
+        if request and not self._transport.is_closing():
             self._transport.write(request)
 
     def _end(self, error: SkybridgeError | None = None) -> None:

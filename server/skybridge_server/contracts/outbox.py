@@ -19,16 +19,16 @@ class Outbox:
         self._round: asyncio.Handle | None = None
         """Its end, once something was sent in it."""
 
-    def send(self, send: Callable[[], None]) -> None:
-        """Call this now, or at the end of this round."""
+    def send(self, write: Callable[[], None]) -> None:
+        """Have a request written now, or at the end of this round."""
         if self._round is None:
             self._round = asyncio.get_running_loop().call_soon(self._end)
-            send()
+            write()
         else:
-            self._waiting.append(send)
+            self._waiting.append(write)
 
     def _end(self) -> None:
         self._round = None
         waiting, self._waiting = self._waiting, []
-        for send in waiting:
-            send()
+        for write in waiting:
+            write()
