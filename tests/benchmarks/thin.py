@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-import struct
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -20,6 +19,10 @@ from hpack import Decoder, Encoder
 
 from skybridge.faas.v1.execution_pb2 import EXECUTION_STATE_SUCCEEDED
 from skybridge.faas.v1.execution_service_pb2 import ExecuteFunctionRequest, ExecuteFunctionResponse
+from skybridge_server.api.wire.messages import framed
+from skybridge_server.http2 import frames
+from skybridge_server.http2.connection import DEFAULT_WINDOW
+from skybridge_server.http2.frames import Setting
 from tests.benchmarks.harness import Result
 
 CALLERS = (1, 8, 32, 64, 256)
@@ -34,12 +37,6 @@ QUICKEST = {1: 1201, 8: 1401, 32: 1931, 64: 1335}
 docs/performance.md. They do not run here: this is what they did on two cores of an AMD EPYC, and
 says nothing on another machine. With 256 callers none of them was measured."""
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY = 0x0, 0x1, 0x3, 0x4, 0x6, 0x7
-WINDOW_UPDATE = 0x8
-END_STREAM, END_HEADERS, ACK = 0x1, 0x4, 0x1
-HEADER_TABLE_SIZE, INITIAL_WINDOW_SIZE = 0x1, 0x4
-WHOLE_WINDOW = (1 << 31) - 1
 METHOD = "/skybridge.faas.v1.ExecutionService/ExecuteFunction"
 
 
@@ -75,7 +72,7 @@ class Connection(asyncio.Protocol):
         encoder = Encoder()
         # The first head fills the table of the connection, all others refer to it.
         self._heads = chain([encoder.encode(fields)], repeat(encoder.encode(fields)))
-        self._message = struct.pack(">BI", 0, len(request)) + request
+        self._message = framed(request)
         self._stream = 1
         self._received = b""
         self._bodies: dict[int, bytes] = {}
@@ -88,8 +85,9 @@ class Connection(asyncio.Protocol):
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._calls[stream] = answer
         self._transport.write(
-            _frame(HEADERS, END_HEADERS, stream, next(self._heads))
-            + _frame(DATA, END_STREAM, stream, self._message)
+            frames.headers(stream, next(self._heads), frames.MIN_FRAME_BYTES)
+            + frames.head(frames.DATA, frames.END_STREAM, stream, len(self._message))
+            + self._message
         )
         return await answer
 
@@ -97,22 +95,23 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        settings = struct.pack(">HIHI", HEADER_TABLE_SIZE, 0, INITIAL_WINDOW_SIZE, WHOLE_WINDOW)
-        more = struct.pack(">I", WHOLE_WINDOW - 65_535)
+        most = frames.MAX_WINDOW
         self._transport.write(
-            PREFACE + _frame(SETTINGS, 0, 0, settings) + _frame(WINDOW_UPDATE, 0, 0, more)
+            frames.PREFACE
+            + frames.settings({Setting.INITIAL_WINDOW_SIZE: most})
+            + frames.window_update(0, most - DEFAULT_WINDOW)
         )
 
     def data_received(self, data: bytes) -> None:
         data = self._received + data
         start = 0
-        while len(data) - start >= 9:
-            length = int.from_bytes(data[start : start + 3], "big")
-            end = start + 9 + length
+        while len(data) - start >= frames.HEAD_BYTES:
+            begin = start + frames.HEAD_BYTES
+            end = begin + int.from_bytes(data[start : start + 3], "big")
             if len(data) < end:
                 break
-            stream = int.from_bytes(data[start + 5 : start + 9], "big")
-            self._take(data[start + 3], data[start + 4], stream, data[start + 9 : end])
+            stream = int.from_bytes(data[start + 5 : begin], "big")
+            self._take(data[start + 3], data[start + 4], stream, data[begin:end])
             start = end
         self._received = data[start:]
 
@@ -122,15 +121,17 @@ class Connection(asyncio.Protocol):
                 call.set_exception(ConnectionError(f"the connection ended: {exc}"))
 
     def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
-        if kind == DATA:
+        if kind == frames.DATA:
             self._bodies[stream] = self._bodies.get(stream, b"") + payload
-        elif kind == HEADERS:
+        elif kind == frames.HEADERS:
             fields = {str(name): str(value) for name, value in self._decoder.decode(payload)}
-            if flags & END_STREAM:
+            if flags & frames.END_STREAM:
                 self._end(stream, ok=fields.get("grpc-status") == "0")
-        elif kind in (SETTINGS, PING) and not flags & ACK:
-            self._transport.write(_frame(kind, ACK, 0, payload if kind == PING else b""))
-        elif kind in (RST_STREAM, GOAWAY):
+        elif kind == frames.SETTINGS and not flags & frames.ACK:
+            self._transport.write(frames.SETTINGS_ACK)
+        elif kind == frames.PING and not flags & frames.ACK:
+            self._transport.write(frames.ping(payload, ack=True))
+        elif kind in (frames.RST_STREAM, frames.GOAWAY):
             self._transport.abort()
 
     def _end(self, stream: int, *, ok: bool) -> None:
@@ -139,10 +140,6 @@ class Connection(asyncio.Protocol):
             call.set_result(body[5:])
         else:
             call.set_exception(ConnectionError("the call ended with an error"))
-
-
-def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
 
 
 async def run(address: str, functions: dict[str, str]) -> list[Result]:
