@@ -120,7 +120,7 @@ class OwnEngine:
         if self._process is None or self._process.poll() is not None:
             self.start()
         with closing(self.client()) as client:
-            for container in client.containers.list(all=True):
+            for container in client.containers.list(all=True, ignore_removed=True):
                 container.remove(force=True)
             client.networks.prune()
         self.stop()

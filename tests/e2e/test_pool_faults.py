@@ -22,6 +22,9 @@ pytestmark = pytest.mark.docker
 Serve = Callable[..., Server]
 IDLE, PAUSED = InstanceState.INSTANCE_STATE_IDLE, InstanceState.INSTANCE_STATE_PAUSED
 DEPLOYMENTS = 1000
+POOLS = 30
+"""What pools of threads and connections that had not met their limit after the first hundred
+deployments may add. What leaks with each deployment is 900."""
 
 
 @pytest.fixture
@@ -171,7 +174,7 @@ async def test_a_thousand_deployments_leave_nothing_behind(
     await redeploy(client, names, DEPLOYMENTS // len(names) - 10)
 
     assert server.rss_bytes() - memory < 10 << 20
-    assert server.level().descriptors <= level.descriptors + 8
+    assert server.level().descriptors - level.descriptors < POOLS
     assert not server.containers()
 
     # A server tidies at its start, and then every minute.

@@ -161,9 +161,14 @@ def joined(client: APIClient, container_id: str) -> str:
 
 
 def find(client: APIClient, labels: Mapping[str, str]) -> tuple[ContainerRecord, ...]:
-    """Return the containers that have all these labels."""
+    """Return the containers that have all these labels.
+
+    Docker may list one that it has removed, if its process ended meanwhile: without a name, and
+    nothing finds it any more.
+    """
     filters = {"label": [f"{key}={value}" for key, value in labels.items()]}
-    return tuple(_to_record(item) for item in client.containers(all=True, filters=filters))
+    listed = client.containers(all=True, filters=filters)
+    return tuple(_to_record(item) for item in listed if item["Names"])
 
 
 def _to_record(item: Mapping[str, Any]) -> ContainerRecord:
