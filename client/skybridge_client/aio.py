@@ -21,9 +21,10 @@ from skybridge_client import (
     invocations,
     schedules,
     system,
+    tokens,
 )
 from skybridge_client.calls import Method, Pages, Poll, Stream, Stubs, Unary
-from skybridge_client.channel import TlsConfig, options, resolve_address, resolve_tls
+from skybridge_client.channel import TlsConfig, options, resolve_address, resolve_tls, resolve_token
 from skybridge_client.client import DEFAULT_TIMEOUT
 from skybridge_client.errors import SkybridgeError, UnavailableError, from_rpc_error
 from skybridge_client.feeding import NO_INPUT, AsyncFeed, NoInput
@@ -53,11 +54,13 @@ class AsyncClient:
         address: str | None = None,
         *,
         tls: TlsConfig | bool | None = None,
+        token: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
         patience: Patience | None = None,
     ) -> None:
         self.address = resolve_address(address)
         """Where the server is, `host:port`."""
+        self._metadata = resolve_token(token)
         self._timeout = timeout
         self._patience = patience or Patience()
         credentials = resolve_tls(tls)
@@ -80,7 +83,8 @@ class AsyncClient:
     async def _unary(self, call: Unary[T]) -> T:
         timeout = self._timeout if call.timeout is None else call.timeout
         try:
-            return call.give(await call.rpc(self._stubs)(call.request, timeout=timeout))
+            rpc = call.rpc(self._stubs)
+            return call.give(await rpc(call.request, timeout=timeout, metadata=self._metadata))
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error
 
@@ -100,7 +104,9 @@ class AsyncClient:
         return answer
 
     async def _stream(self, call: Stream[T], feed: NoInput = NO_INPUT) -> AsyncGenerator[T, None]:
-        rpc = call.rpc(self._stubs)(feed.connect(call.request), timeout=call.timeout)
+        rpc = call.rpc(self._stubs)(
+            feed.connect(call.request), timeout=call.timeout, metadata=self._metadata
+        )
         feed.connected(rpc)
         try:
             async for answer in rpc:
@@ -215,3 +221,9 @@ class AsyncClient:
     runtimes = Method(system.runtimes, _unary)
     drain = Method(system.drain, _unary)
     pull_image = Method(system.pull_image, _stream)
+
+    create_token = Method(tokens.create_token, _unary)
+    get_token = Method(tokens.get_token, _unary)
+    list_tokens = Method(tokens.list_tokens, _pages)
+    delete_token = Method(tokens.delete_token, _unary)
+    caller = Method(tokens.caller, _unary)

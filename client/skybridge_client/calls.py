@@ -1,12 +1,13 @@
 """The kinds of calls, described without doing them.
 
-functions.py, executions.py, dead_letters.py, schedules.py and system.py describe each rpc once:
+functions.py, executions.py, schedules.py and their like describe each rpc once:
 its arguments, its request and what of the answer is given to the caller. The sync and the async
 client only know how to perform each kind.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
@@ -16,6 +17,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, cast
 import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from skybridge.faas.v1.dead_letter_service_pb2_grpc import DeadLetterServiceStub
 from skybridge.faas.v1.execution_service_pb2_grpc import ExecutionServiceStub
@@ -24,6 +26,7 @@ from skybridge.faas.v1.instance_service_pb2_grpc import InstanceServiceStub
 from skybridge.faas.v1.metrics_service_pb2_grpc import MetricsServiceStub
 from skybridge.faas.v1.schedule_service_pb2_grpc import ScheduleServiceStub
 from skybridge.faas.v1.system_service_pb2_grpc import SystemServiceStub
+from skybridge.faas.v1.token_service_pb2_grpc import TokenServiceStub
 
 Q = TypeVar("Q", bound=Message)
 A = TypeVar("A", bound=Message)
@@ -44,6 +47,7 @@ class Stubs:
         self.instances = InstanceServiceStub(channel)
         self.metrics = MetricsServiceStub(channel)
         self.system = SystemServiceStub(channel)
+        self.tokens = TokenServiceStub(channel)
 
 
 @dataclass(frozen=True)
@@ -144,6 +148,15 @@ def duration(seconds: float | None) -> Duration | None:
         return None
     message = Duration()
     message.FromNanoseconds(round(seconds * 1e9))
+    return message
+
+
+def timestamp(name: str, moment: dt.datetime) -> Timestamp:
+    """A moment as protobuf has it; ValueError for one without a zone, which could mean any."""
+    if moment.tzinfo is None:
+        raise ValueError(f"{name}: a time needs a zone, such as datetime.now(UTC)")
+    message = Timestamp()
+    message.FromDatetime(moment)
     return message
 
 

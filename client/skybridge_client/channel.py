@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from skybridge.faas.v1 import (
     metrics_service_pb2,
     schedule_service_pb2,
     system_service_pb2,
+    token_service_pb2,
 )
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
@@ -80,6 +82,19 @@ def resolve_tls(tls: TlsConfig | bool | None) -> grpc.ChannelCredentials | None:
     if config is True:
         config = TlsConfig()
     return config.credentials() if config else None
+
+
+def resolve_token(token: str | None) -> tuple[tuple[str, str], ...]:
+    """The metadata that says who calls: the given token, or SKYBRIDGE_TOKEN; else none.
+
+    Raises ValueError for a token that cannot be sent.
+    """
+    secret = os.environ.get("SKYBRIDGE_TOKEN", "") if token is None else token
+    if not secret:
+        return ()
+    if not re.fullmatch(r"[!-~]+", secret):
+        raise ValueError("a token has only visible characters of ASCII, and no spaces")
+    return (("authorization", f"Bearer {secret}"),)
 
 
 def options(address: str) -> list[tuple[str, Any]]:
@@ -153,5 +168,6 @@ def _services() -> list[ServiceDescriptor]:
         dead_letter_service_pb2,
         schedule_service_pb2,
         system_service_pb2,
+        token_service_pb2,
     )
     return [service for file in files for service in file.DESCRIPTOR.services_by_name.values()]

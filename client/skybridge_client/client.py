@@ -20,9 +20,10 @@ from skybridge_client import (
     invocations,
     schedules,
     system,
+    tokens,
 )
 from skybridge_client.calls import Method, Pages, Poll, Stream, Stubs, Unary
-from skybridge_client.channel import TlsConfig, options, resolve_address, resolve_tls
+from skybridge_client.channel import TlsConfig, options, resolve_address, resolve_tls, resolve_token
 from skybridge_client.errors import SkybridgeError, UnavailableError, from_rpc_error
 from skybridge_client.feeding import NO_INPUT, Feed, NoInput
 from skybridge_client.invocations import Answer, Invocation, Invoke, Pipeline
@@ -42,7 +43,8 @@ class Client:
             execution = client.execute("hello", b"world")
 
     `address` and TLS come from the environment where they are not given: SKYBRIDGE_ADDRESS
-    (default 127.0.0.1:50051), SKYBRIDGE_TLS_CA, SKYBRIDGE_TLS_CERT, SKYBRIDGE_TLS_KEY.
+    (default 127.0.0.1:50051), SKYBRIDGE_TLS_CA, SKYBRIDGE_TLS_CERT, SKYBRIDGE_TLS_KEY; so does
+    the `token` that says who calls, SKYBRIDGE_TOKEN. Without TLS, it can be read on its way.
     `timeout` is the deadline in seconds of each call that says no other; streams have none.
     Calls that only read, and those that carry a request id, are repeated by themselves while
     the server is unavailable; `patience` says how long a cut stream is resumed.
@@ -55,11 +57,13 @@ class Client:
         address: str | None = None,
         *,
         tls: TlsConfig | bool | None = None,
+        token: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
         patience: Patience | None = None,
     ) -> None:
         self.address = resolve_address(address)
         """Where the server is, `host:port`."""
+        self._metadata = resolve_token(token)
         self._timeout = timeout
         self._patience = patience or Patience()
         credentials = resolve_tls(tls)
@@ -82,7 +86,8 @@ class Client:
     def _unary(self, call: Unary[T]) -> T:
         timeout = self._timeout if call.timeout is None else call.timeout
         try:
-            return call.give(call.rpc(self._stubs)(call.request, timeout=timeout))
+            rpc = call.rpc(self._stubs)
+            return call.give(rpc(call.request, timeout=timeout, metadata=self._metadata))
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error
 
@@ -101,7 +106,9 @@ class Client:
         return answer
 
     def _stream(self, call: Stream[T], feed: NoInput = NO_INPUT) -> Generator[T, None, None]:
-        rpc = call.rpc(self._stubs)(feed.connect(call.request), timeout=call.timeout)
+        rpc = call.rpc(self._stubs)(
+            feed.connect(call.request), timeout=call.timeout, metadata=self._metadata
+        )
         feed.connected(rpc)
         try:
             for answer in rpc:
@@ -204,3 +211,9 @@ class Client:
     runtimes = Method(system.runtimes, _unary)
     drain = Method(system.drain, _unary)
     pull_image = Method(system.pull_image, _stream)
+
+    create_token = Method(tokens.create_token, _unary)
+    get_token = Method(tokens.get_token, _unary)
+    list_tokens = Method(tokens.list_tokens, _pages)
+    delete_token = Method(tokens.delete_token, _unary)
+    caller = Method(tokens.caller, _unary)

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Generic, Literal, TypedDict, TypeVar, Unpack
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from skybridge.faas.v1.execution_pb2 import (
     Execution,
     ExecutionEvent,
@@ -45,6 +43,7 @@ from skybridge_client.calls import (
     nothing,
     pages,
     stream,
+    timestamp,
     unary,
     whole,
 )
@@ -143,7 +142,7 @@ def start(
         input=input,
         options=options(fields),
         request_id=new_request_id(request_id),
-        start_time=None if start_time is None else _timestamp("start_time", start_time),
+        start_time=None if start_time is None else timestamp("start_time", start_time),
     )
     return unary(lambda s: s.executions.StartExecution, request, lambda a: a.execution, timeout)
 
@@ -294,7 +293,7 @@ def logs(
     """
     request = ReadLogsRequest(name=name, follow=follow, tail_lines=tail_lines, attempt=attempt)
     if since is not None:
-        request.since.CopyFrom(_timestamp("since", since))
+        request.since.CopyFrom(timestamp("since", since))
     if stream is not None:
         request.stream = OutputStream.ValueType(enum_value(OutputStream.DESCRIPTOR, stream))
     return Stream(lambda s: s.executions.ReadLogs, request, whole, timeout)
@@ -339,12 +338,3 @@ def _polls(execution: str, deadline: Deadline) -> Iterator[Unary[Execution]]:
         )
         if deadline.passed():
             return
-
-
-def _timestamp(name: str, moment: dt.datetime) -> Timestamp:
-    """Raises ValueError for a time without a zone, which could mean any."""
-    if moment.tzinfo is None:
-        raise ValueError(f"{name}: a time needs a zone, such as datetime.now(UTC)")
-    message = Timestamp()
-    message.FromDatetime(moment)
-    return message

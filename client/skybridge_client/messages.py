@@ -72,11 +72,14 @@ from skybridge.faas.v1.system_service_pb2 import (
     Runtime,
     RuntimeState,
 )
+from skybridge.faas.v1.token_pb2 import Role, Token
+from skybridge.faas.v1.token_service_pb2 import CreateTokenResponse
 
 __all__ = [
     "Attempt",
     "Contract",
     "ContractKind",
+    "CreateTokenResponse",
     "DeadLetter",
     "Delivery",
     "DeliveryState",
@@ -121,6 +124,7 @@ __all__ = [
     "Result",
     "Reuse",
     "Revision",
+    "Role",
     "Runtime",
     "RuntimeState",
     "Scaling",
@@ -131,5 +135,6 @@ __all__ = [
     "StateCount",
     "Timeouts",
     "Timings",
+    "Token",
     "Usage",
 ]

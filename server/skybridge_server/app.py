@@ -16,6 +16,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from skybridge_server import __version__, heap
+from skybridge_server.api.access import Access
 from skybridge_server.api.dead_letters import DeadLetterServicer
 from skybridge_server.api.executions import ExecutionServicer
 from skybridge_server.api.functions import FunctionServicer
@@ -25,6 +26,7 @@ from skybridge_server.api.prometheus import MetricsPage, new_registry
 from skybridge_server.api.schedules import ScheduleServicer
 from skybridge_server.api.server import GrpcServer, Servicer
 from skybridge_server.api.system import SystemServicer
+from skybridge_server.api.tokens import TokenServicer
 from skybridge_server.config import Address, Addresses, Settings, SettingsError
 from skybridge_server.models.functions import Retention
 from skybridge_server.models.shutdown import ShutdownPolicy
@@ -73,6 +75,7 @@ from skybridge_server.services.sweeper import Sweeper
 from skybridge_server.services.swift import Swift
 from skybridge_server.services.system import SystemService
 from skybridge_server.services.telemetry import Telemetry
+from skybridge_server.services.tokens import TokenService
 from skybridge_server.services.watching import Watching
 from skybridge_server.services.webhooks import Webhooks
 
@@ -234,7 +237,9 @@ def wire(
     )
 
 
-def chores(settings: Settings, repositories: Repositories, services: Services) -> dict[str, Chore]:
+def chores(
+    settings: Settings, repositories: Repositories, services: Services, tokens: TokenService
+) -> dict[str, Chore]:
     """Return what housekeeping does, in this order."""
     most = Retention(
         execution_age=settings.execution_retention,
@@ -244,6 +249,7 @@ def chores(settings: Settings, repositories: Repositories, services: Services) -
     retention = RetentionService(repositories, most, settings.request_retention)
     all_chores: dict[str, Chore] = {
         "forget requests": retention.forget_requests,
+        "forget tokens": tokens.forget_expired,
         "delete executions": retention.delete_executions,
         "delete revisions": retention.delete_revisions,
         "give space back": retention.give_space_back,
@@ -255,7 +261,11 @@ def chores(settings: Settings, repositories: Repositories, services: Services) -
 
 
 def servicers(
-    services: Services, bounds: Limits, heartbeat: timedelta, shutdown: Shutdown
+    services: Services,
+    tokens: TokenService,
+    bounds: Limits,
+    heartbeat: timedelta,
+    shutdown: Shutdown,
 ) -> list[Servicer]:
     """Return what answers calls."""
     return [
@@ -266,6 +276,7 @@ def servicers(
         MetricsServicer(services.metrics),
         InstanceServicer(services.instances),
         SystemServicer(services.system, services.deployments, bounds, shutdown),
+        TokenServicer(tokens),
     ]
 
 
@@ -287,9 +298,13 @@ async def serve(
         shutdown = Shutdown(stop, settings.shutdown_grace, settings.on_shutdown)
         launcher = ContainerLauncher(engines, server_id, _open_marks(settings))
         services = wire(repositories, engines, bounds, collectors, server_id, launcher=launcher)
+        tokens = TokenService(
+            repositories.tokens, SYSTEM_CLOCK, settings.admin_token.get_secret_value()
+        )
+        await tokens.open()
         opened.push_async_callback(services.deployments.close)
         opened.callback(services.webhooks.close)
-        housekeeping = Housekeeping(chores(settings, repositories, services))
+        housekeeping = Housekeeping(chores(settings, repositories, services, tokens))
 
         async def close_instances() -> None:
             # A server that did not get to serve has nothing to end.
@@ -307,7 +322,10 @@ async def serve(
             await background.open()
 
         server = GrpcServer(
-            settings, servicers(services, bounds, settings.heartbeat_interval, shutdown), collectors
+            settings,
+            servicers(services, tokens, bounds, settings.heartbeat_interval, shutdown),
+            collectors,
+            Access(tokens).guard,
         )
 
         async def drain(cut_short: object, *_: object) -> None:

@@ -91,6 +91,18 @@ class ResourceExhaustedError(SkybridgeError):
         self.retry_after = retry_after
 
 
+class UnauthenticatedError(SkybridgeError):
+    """Nobody knows who calls."""
+
+    reason = "TOKEN_REQUIRED"
+
+
+class PermissionDeniedError(SkybridgeError):
+    """The caller is known, and may not do this."""
+
+    reason = "ROLE_INSUFFICIENT"
+
+
 class UnavailableError(SkybridgeError):
     """Cannot be served now; a repeat may work."""
 

@@ -81,5 +81,16 @@ def _say_ready(settings: Settings, addresses: Addresses) -> None:
 def _warn(settings: Settings) -> None:
     for problem in unknown_variables():
         logger.warning("unknown setting", variable=problem.variable, detail=problem.description)
-    if not settings.tls and not settings.listen.local:
-        logger.warning("no TLS: who reaches this address may run code", listen=str(settings.listen))
+    if not settings.listen.local and (risk := _risk(settings)):
+        logger.warning(risk, listen=str(settings.listen))
+
+
+def _risk(settings: Settings) -> str:
+    """Return what to think of before other machines reach this one; '' for nothing."""
+    tokens = bool(settings.admin_token.get_secret_value())
+    if not settings.tls:
+        who = "can listen in learns its callers' tokens" if tokens else "reaches it may run code"
+        return f"no TLS: who {who}"
+    if not tokens and settings.tls_client_ca is None:
+        return "neither FAAS_ADMIN_TOKEN nor FAAS_TLS_CLIENT_CA: who reaches it may run code"
+    return ""

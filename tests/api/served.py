@@ -27,14 +27,18 @@ from skybridge.faas.v1 import (
     metrics_service_pb2_grpc,
     schedule_service_pb2_grpc,
     system_service_pb2_grpc,
+    token_service_pb2_grpc,
 )
+from skybridge_server.api.access import Access
 from skybridge_server.api.server import GrpcServer
 from skybridge_server.app import Services, servicers, wire
 from skybridge_server.config import Address, Settings
 from skybridge_server.models.shutdown import ShutdownPolicy
+from skybridge_server.services.clock import SYSTEM_CLOCK
 from skybridge_server.services.engines import Engines
 from skybridge_server.services.limits import Limits
 from skybridge_server.services.shutdown import Shutdown
+from skybridge_server.services.tokens import TokenService
 from tests.fakes.repositories import FakeRepositories
 from tests.fakes.runtime import IMAGE, FakeRuntime
 from tests.limits import LIMITS
@@ -59,6 +63,7 @@ class Served:
     metrics: metrics_service_pb2_grpc.MetricsServiceAsyncStub
     system: system_service_pb2_grpc.SystemServiceAsyncStub
     instances: instance_service_pb2_grpc.InstanceServiceAsyncStub
+    tokens: token_service_pb2_grpc.TokenServiceAsyncStub
 
     async def create(self, name: str = "hello", **fields: Any) -> function_pb2.Function:
         """Create a function; fields of it are given as dictionaries."""
@@ -98,17 +103,19 @@ class Served:
 
 
 @asynccontextmanager
-async def serve(limits: Limits = LIMITS) -> AsyncGenerator[Served, None]:
+async def serve(limits: Limits = LIMITS, admin_token: str = "") -> AsyncGenerator[Served, None]:
     """Run a server on a free port of loopback; the engine has busybox."""
     runtime = FakeRuntime("docker")
     runtime.images.present[BUSYBOX] = IMAGE
     engines = Engines({"docker": runtime}, "docker")
     registry = CollectorRegistry()
-    services = wire(FakeRepositories(), engines, limits, registry, "server-id")
+    repositories = FakeRepositories()
+    services = wire(repositories, engines, limits, registry, "server-id")
+    tokens = TokenService(repositories.tokens, SYSTEM_CLOCK, admin_token)
     settings = Settings(listen=Address("127.0.0.1", 0))
     shutdown = Shutdown(asyncio.Event(), timedelta(), ShutdownPolicy.CANCEL)
-    answering = servicers(services, limits, HEARTBEAT, shutdown)
-    server = GrpcServer(settings, answering, registry)
+    answering = servicers(services, tokens, limits, HEARTBEAT, shutdown)
+    server = GrpcServer(settings, answering, registry, Access(tokens).guard)
     async with AsyncExitStack() as opened:
         opened.push_async_callback(engines.close)
         await engines.open()
@@ -129,6 +136,7 @@ async def serve(limits: Limits = LIMITS) -> AsyncGenerator[Served, None]:
             metrics_service_pb2_grpc.MetricsServiceStub(channel),
             system_service_pb2_grpc.SystemServiceStub(channel),
             instance_service_pb2_grpc.InstanceServiceStub(channel),
+            token_service_pb2_grpc.TokenServiceStub(channel),
         )
 
 

@@ -14,6 +14,7 @@ from structlog.contextvars import get_contextvars
 from skybridge.faas.v1 import execution_service_pb2 as executions_pb
 from skybridge.faas.v1 import system_service_pb2 as pb
 from skybridge.faas.v1 import system_service_pb2_grpc
+from skybridge_server.api.access import open_to_all
 from skybridge_server.api.calls import Methods
 from skybridge_server.api.listen import bind, bound
 from skybridge_server.api.prometheus import CallMetrics
@@ -130,7 +131,7 @@ async def test_requests_that_stream_to_one_answer() -> None:
         return b"".join(received)
 
     registry = CollectorRegistry()
-    methods = Methods(CallMetrics(registry))
+    methods = Methods(CallMetrics(registry), open_to_all)
     handler: Any = grpc.stream_unary_rpc_method_handler(count, bytes, bytes)
     methods.add_registered_method_handlers("t.T", {"C": handler})
     server = WireServer(methods.find)

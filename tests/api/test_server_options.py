@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from skybridge.faas.v1 import execution_service_pb2 as executions_pb
 from skybridge.faas.v1 import system_service_pb2 as pb
+from skybridge_server.api.access import open_to_all
 from skybridge_server.api.server import GrpcServer
 from skybridge_server.api.wire.messages import MAX_MESSAGE_BYTES
 from skybridge_server.config import Address, Settings, SettingsError
@@ -23,7 +24,9 @@ from tests.support.waiting import PATIENCE
 
 async def why_not(address: Address) -> str:
     """Return why a server cannot listen there."""
-    server = GrpcServer(Settings(listen=address), servicers(Script()), CollectorRegistry())
+    server = GrpcServer(
+        Settings(listen=address), servicers(Script()), CollectorRegistry(), open_to_all
+    )
     with pytest.raises(SettingsError) as caught:
         await server.start()
     await server.stop(timedelta(0))
@@ -54,7 +57,10 @@ async def test_a_port_used_by_another_program() -> None:
 )
 async def test_impossible_addresses(address: Address) -> None:
     server = GrpcServer(
-        Settings(listen=address, insecure=True), servicers(Script()), CollectorRegistry()
+        Settings(listen=address, insecure=True),
+        servicers(Script()),
+        CollectorRegistry(),
+        open_to_all,
     )
     with pytest.raises(SettingsError, match="FAAS_LISTEN: cannot listen on"):
         await server.start()

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from skybridge.faas.v1 import system_service_pb2 as pb
 from skybridge.faas.v1 import system_service_pb2_grpc
+from skybridge_server.api.access import open_to_all
 from skybridge_server.api.server import GrpcServer
 from skybridge_server.config import Address, Settings, SettingsError
 from tests.api.tiny import LOOPBACK, Script, servicers
@@ -51,7 +52,7 @@ def tls_settings(files: Path, *, client_ca: bool = False) -> Settings:
 
 @asynccontextmanager
 async def serve(settings: Settings) -> AsyncGenerator[Address, None]:
-    server = GrpcServer(settings, servicers(Script()), CollectorRegistry())
+    server = GrpcServer(settings, servicers(Script()), CollectorRegistry(), open_to_all)
     try:
         yield await server.start()
     finally:
@@ -133,7 +134,7 @@ async def test_half_written_files_leave_the_old_certificate(
 
 
 async def problems(settings: Settings) -> dict[str, str]:
-    server = GrpcServer(settings, servicers(Script()), CollectorRegistry())
+    server = GrpcServer(settings, servicers(Script()), CollectorRegistry(), open_to_all)
     with pytest.raises(SettingsError) as caught:
         await server.start()
     await server.stop(timedelta(0))

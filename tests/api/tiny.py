@@ -21,6 +21,7 @@ from skybridge.faas.v1 import (
 )
 from skybridge.faas.v1 import execution_service_pb2 as executions_pb
 from skybridge.faas.v1 import system_service_pb2 as pb
+from skybridge_server.api.access import open_to_all
 from skybridge_server.api.server import GrpcServer
 from skybridge_server.config import Address, Settings
 
@@ -127,7 +128,9 @@ class Tiny:
 async def tiny_server(settings: Settings | None = None) -> AsyncGenerator[Tiny, None]:
     """Run a server on a free port of loopback."""
     script, registry = Script(), CollectorRegistry()
-    server = GrpcServer(settings or Settings(listen=LOOPBACK), servicers(script), registry)
+    server = GrpcServer(
+        settings or Settings(listen=LOOPBACK), servicers(script), registry, open_to_all
+    )
     try:
         address = await server.start()
         async with grpc.aio.insecure_channel(str(address)) as channel:

@@ -27,6 +27,7 @@ EXECUTIONS = "skybridge.faas.v1.ExecutionService"
 DEAD_LETTERS = "skybridge.faas.v1.DeadLetterService"
 SCHEDULES = "skybridge.faas.v1.ScheduleService"
 INSTANCES = "skybridge.faas.v1.InstanceService"
+TOKENS = "skybridge.faas.v1.TokenService"
 METRICS = "skybridge.faas.v1.MetricsService"
 SYSTEM = "skybridge.faas.v1.SystemService"
 Serve = Callable[..., Server]
@@ -156,6 +157,7 @@ def test_calls_every_rpc(grpcurl: Grpcurl, image: str, serve: Serve) -> None:
     stop_and_remove(grpcurl, name, ended)
     look_around(grpcurl, name, image)
     look_for_instances(grpcurl, name)
+    hand_out(grpcurl, name)
     (deleted,) = grpcurl.call(FUNCTIONS, "DeleteFunction", {"name": name, "force": True})
     assert deleted == {}
 
@@ -332,6 +334,20 @@ def look_for_instances(grpcurl: Grpcurl, name: str) -> None:
     nobody = {"name": f"namespaces/default/instances/{uuid.uuid4()}"}
     for method in ("GetInstance", "StopInstance"):
         grpcurl.miss(INSTANCES, method, nobody)
+
+
+def hand_out(grpcurl: Grpcurl, name: str) -> None:
+    """A server that asks for no token lets everybody prepare some."""
+    wanted = {"token_id": name, "token": {"role": "ROLE_INVOKER"}}
+    (created,) = grpcurl.call(TOKENS, "CreateToken", wanted)
+    assert created["secret"].startswith("sky_")
+    (found,) = grpcurl.call(TOKENS, "GetToken", {"name": name})
+    (listed,) = grpcurl.call(TOKENS, "ListTokens")
+    assert found["token"] == created["token"]
+    assert found["token"] in listed["tokens"]
+    assert grpcurl.call(TOKENS, "DeleteToken", {"name": name}) == [{}]
+    (caller,) = grpcurl.call(TOKENS, "GetCaller")
+    assert caller == {"token": {"role": "ROLE_ADMIN"}}
 
 
 def drain(grpcurl: Grpcurl) -> None:

@@ -42,6 +42,7 @@ from skybridge_server.models.paging import (
 )
 from skybridge_server.models.requests import Request
 from skybridge_server.models.schedules import Schedule
+from skybridge_server.models.tokens import Token, TokenName
 
 T = TypeVar("T")
 
@@ -62,6 +63,7 @@ class FakeRepositories:
         self.revisions.functions = self.functions
         self.executions.functions = self.functions
         self.images = FakeImages(self.revisions)
+        self.tokens = FakeTokens()
         self.schedules = FakeSchedules(self.requests, self.functions)
         self.functions.schedules = self.schedules
         self._server_id = str(uuid.uuid4())
@@ -689,6 +691,25 @@ class FakeImages:
 
     async def delete(self, image: PulledImage) -> None:
         self.rows.discard(image)
+
+
+class FakeTokens:
+    """Tokens by name."""
+
+    def __init__(self) -> None:
+        self.rows: dict[TokenName, Token] = {}
+
+    async def create(self, token: Token) -> None:
+        if token.name in self.rows:
+            raise AlreadyExistsError("the token exists already", reason="TOKEN_EXISTS")
+        self.rows[token.name] = token
+
+    async def all(self) -> Sequence[Token]:
+        return list(self.rows.values())
+
+    async def delete(self, name: TokenName) -> None:
+        if self.rows.pop(name, None) is None:
+            raise NotFoundError("token", str(name))
 
 
 def _sort_key(name: FunctionName) -> tuple[str, str]:

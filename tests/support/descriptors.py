@@ -14,6 +14,7 @@ from skybridge.faas.v1 import (
     metrics_service_pb2,
     schedule_service_pb2,
     system_service_pb2,
+    token_service_pb2,
 )
 
 _FILES = (
@@ -24,6 +25,7 @@ _FILES = (
     dead_letter_service_pb2,
     schedule_service_pb2,
     system_service_pb2,
+    token_service_pb2,
 )
 
 

@@ -238,6 +238,7 @@ def test_all_settings_are_shown_with_their_source(environment: Any) -> None:
     environment(
         FAAS_MAX_MEMORY_BYTES="512MiB",
         FAAS_REGISTRY_CREDENTIALS='{"r.io": {"username": "u", "password": "geheim"}}',
+        FAAS_ADMIN_TOKEN="geheim" * 6,
         FAAS_ALLOWED_IMAGES="a,b",
         DOCKER_HOST="tcp://engine:2375",
     )
@@ -247,6 +248,7 @@ def test_all_settings_are_shown_with_their_source(environment: Any) -> None:
     found = {name: (setting.value, setting.source) for name, setting in shown.items()}
     assert found["FAAS_MAX_MEMORY_BYTES"] == ("512MiB", "environment")
     assert found["FAAS_REGISTRY_CREDENTIALS"] == ("r.io:***", "environment")
+    assert found["FAAS_ADMIN_TOKEN"] == ("***", "environment")
     assert found["FAAS_ALLOWED_IMAGES"] == ("a,b", "environment")
     assert found["FAAS_LISTEN"] == ("127.0.0.1:50051", "default")
     assert found["FAAS_TLS_CERT"] == ("", "default")
@@ -255,6 +257,16 @@ def test_all_settings_are_shown_with_their_source(environment: Any) -> None:
     assert found["DOCKER_HOST"] == ("tcp://engine:2375", "environment")
     assert "geheim" not in str(shown)
     assert "geheim" not in repr(load_settings())
+
+
+@pytest.mark.parametrize("token", ["geheim", "g" * 31, "g" * 257, "geheim " * 5, "geheimß" * 5])
+def test_the_operators_token_is_hard_to_guess_and_not_told(environment: Any, token: str) -> None:
+    environment(FAAS_ADMIN_TOKEN=token)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert "FAAS_ADMIN_TOKEN: must be 32 to 256 visible characters" in str(caught.value)
+    assert "openssl rand -hex 32" in str(caught.value)
+    assert token not in str(caught.value)
 
 
 def test_what_is_shown_can_be_set_again(monkeypatch: pytest.MonkeyPatch) -> None:

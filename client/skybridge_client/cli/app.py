@@ -13,6 +13,7 @@ from skybridge_client.cli import (
     instances,
     schedules,
     system,
+    tokens,
     up,
 )
 from skybridge_client.cli import run as run_command
@@ -30,7 +31,15 @@ app.add_typer(executions.app, name="executions")
 app.add_typer(instances.app, name="instances")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(schedules.app, name="schedules")
-for group in (run_command.app, batch.app, up.app, executions.logs_app, system.app):
+app.add_typer(tokens.app, name="tokens")
+for group in (
+    run_command.app,
+    batch.app,
+    up.app,
+    executions.logs_app,
+    system.app,
+    tokens.whoami_app,
+):
     app.add_typer(group)
 
 

@@ -81,6 +81,14 @@ COMMON: dict[str, Any] = {
             metavar="FILE", help="Its key. Default: $SKYBRIDGE_TLS_KEY.", rich_help_panel=PANEL
         ),
     ],
+    "token_file": Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="File with the token that says who you are. Default: $SKYBRIDGE_TOKEN.",
+            rich_help_panel=PANEL,
+        ),
+    ],
     "timeout": Annotated[
         float | None,
         typer.Option(
@@ -116,6 +124,7 @@ class Settings:
     tls_ca: Path | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    token_file: Path | None = None
     timeout: float | None = None
     output: Format = Format.TABLE
 
@@ -133,6 +142,15 @@ class Settings:
             return TlsConfig.from_environment() or True
         return self.tls
 
+    def token(self) -> str | None:
+        """The token as a client takes it; None leaves it to the environment."""
+        if self.token_file is None:
+            return None
+        try:
+            return self.token_file.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise typer.BadParameter(f"--token-file: {error}") from None
+
     def _files(self) -> tuple[Path | None, Path | None, Path | None]:
         return self.tls_ca, self.tls_cert, self.tls_key
 
@@ -148,10 +166,13 @@ class Session:
             self.client = Client(
                 resolve_address(settings.address),
                 tls=settings.tls_config(),
+                token=settings.token(),
                 timeout=settings.timeout or DEFAULT_TIMEOUT,
             )
         except OSError as error:
             raise typer.BadParameter(f"TLS: {error}") from None
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
 
     @property
     def json(self) -> bool:

@@ -116,7 +116,7 @@ def short(name: str) -> str:
         prefix = f"namespaces/default/{kind}/"
         if name.startswith(prefix):
             return name.removeprefix(prefix)
-    return name
+    return name.removeprefix("tokens/")
 
 
 def execution_or_function(name: str) -> str:

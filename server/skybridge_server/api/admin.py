@@ -5,6 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry
 
 from skybridge_server.api import reflection
+from skybridge_server.api.access import open_to_all
 from skybridge_server.api.calls import Methods
 from skybridge_server.api.channelz import Channelz, add_to
 from skybridge_server.api.listen import bind, bound
@@ -19,7 +20,7 @@ class AdminServer:
     """Shows servers, sockets and calls of this process, also to grpcurl."""
 
     def __init__(self, *servers: WireServer) -> None:
-        methods = Methods(CallMetrics(CollectorRegistry()))
+        methods = Methods(CallMetrics(CollectorRegistry()), open_to_all)
         self._wire = WireServer(methods.find)
         add_to(methods, Channelz([*servers, self._wire]))
         reflection.add(methods, [SERVICE])

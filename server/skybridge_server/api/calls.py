@@ -1,4 +1,6 @@
-"""Stands around every call: request id, log, metrics, and the one place that sends errors."""
+"""Stands around every call: request id, who calls, log, metrics, and the one place that sends
+errors.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,9 @@ import os
 import random
 import re
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping
 from contextlib import aclosing
+from functools import partial
 from types import TracebackType
 from typing import Any, NoReturn, TypeAlias
 
@@ -16,8 +19,9 @@ import grpc
 import structlog
 from structlog.contextvars import bind_contextvars
 
+from skybridge_server.api.access import Guard, GuardOf, Permit, changes
 from skybridge_server.api.errors import DETAILS_KEY, status_of
-from skybridge_server.api.malformed import all_checked, checked, lenient
+from skybridge_server.api.malformed import checked, lenient
 from skybridge_server.api.prometheus import CallMetrics
 from skybridge_server.api.wire.calls import Call, Method
 from skybridge_server.api.wire.status import CallError
@@ -29,6 +33,8 @@ os.register_at_fork(after_in_child=_RANDOM.seed)
 _REQUEST_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Take: TypeAlias = Callable[[Any, Call], Any]
+"""Returns what is served of what came with a call."""
 
 log = structlog.get_logger()
 
@@ -39,8 +45,9 @@ class Methods:
     Generated code fills it as it would fill a server of grpc.
     """
 
-    def __init__(self, metrics: CallMetrics) -> None:
+    def __init__(self, metrics: CallMetrics, guard_of: GuardOf) -> None:
         self._metrics = metrics
+        self._guard_of = guard_of
         self._methods: dict[str, Method] = {}
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
@@ -58,10 +65,10 @@ class Methods:
 
     def _wrap(self, method: str, handler: Handler) -> Method:
         behaviour = getattr(handler, _KINDS[handler.request_streaming, handler.response_streaming])
-        check = all_checked if handler.request_streaming else checked
+        take = _take_all if handler.request_streaming else _take
         wrap = self._stream if handler.response_streaming else self._unary
         return Method(
-            wrap(method, behaviour, check),
+            wrap(method, behaviour, partial(take, self._guard_of(method))),
             lenient(handler.request_deserializer or bytes),
             handler.response_serializer or bytes,
             handler.request_streaming,
@@ -72,11 +79,11 @@ class Methods:
         self,
         method: str,
         behaviour: Callable[[Any, Call], Awaitable[Any]],
-        check: Callable[[Any], Any],
+        take: Take,
     ) -> Callable[[Any, Call], Awaitable[Any]]:
         async def call(request: Any, context: Call) -> Any:
             async with _Watched(method, context, self._metrics):
-                return await behaviour(check(request), context)
+                return await behaviour(take(request, context), context)
 
         return call
 
@@ -84,13 +91,13 @@ class Methods:
         self,
         method: str,
         behaviour: Callable[[Any, Call], AsyncGenerator[Any, None]],
-        check: Callable[[Any], Any],
+        take: Take,
     ) -> Callable[[Any, Call], Awaitable[None]]:
         async def call(request: Any, context: Call) -> None:
             # Otherwise the generator of a cancelled call would end whenever it is collected.
             async with (
                 _Watched(method, context, self._metrics),
-                aclosing(behaviour(check(request), context)) as responses,
+                aclosing(behaviour(take(request, context), context)) as responses,
             ):
                 async for response in responses:
                     await context.write(response)
@@ -104,6 +111,28 @@ _KINDS = {
     (True, False): "stream_unary",
     (True, True): "stream_stream",
 }
+
+
+def _take(guard: Guard, request: Any, context: Call) -> Any:
+    """Return a request that may be served. InvalidArgumentError: it was malformed; those of
+    guards.
+    """
+    permit = guard(context)
+    checked(request)
+    permit(request)
+    return request
+
+
+def _take_all(guard: Guard, requests: AsyncIterable[Any], context: Call) -> AsyncGenerator[Any]:
+    """Return requests as far as they may be served; the caller itself is looked at at once."""
+    return _permitted(guard(context), requests)
+
+
+async def _permitted(permit: Permit, requests: AsyncIterable[Any]) -> AsyncGenerator[Any]:
+    async for request in requests:
+        checked(request)
+        permit(request)
+        yield request
 
 
 class _Watched:
@@ -149,7 +178,9 @@ class _Watched:
     def _end(self, code: grpc.StatusCode, **facts: str) -> None:
         seconds = time.perf_counter() - self._started
         self._metrics.observe(self._method, code, seconds)
-        write = log.debug if code is grpc.StatusCode.OK else log.info
+        # Who has changed what is of interest later; what was only read or executed is not.
+        quiet = code is grpc.StatusCode.OK and not changes(self._method)
+        write = log.debug if quiet else log.info
         write("call", code=code.name, seconds=round(seconds, 6), **facts)
 
 

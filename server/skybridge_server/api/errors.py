@@ -33,6 +33,8 @@ CODES: Mapping[type[Exception], grpc.StatusCode] = {
     errors.OutOfRangeError: grpc.StatusCode.OUT_OF_RANGE,
     errors.ResourceExhaustedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.StorageFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
+    errors.PermissionDeniedError: grpc.StatusCode.PERMISSION_DENIED,
     errors.UnavailableError: grpc.StatusCode.UNAVAILABLE,
     errors.DeadlineExceededError: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.OutputLostError: grpc.StatusCode.DATA_LOSS,

@@ -13,7 +13,7 @@ import grpc
 from skybridge.faas.v1 import execution_pb2
 from skybridge.faas.v1 import execution_service_pb2 as pb
 from skybridge.faas.v1.execution_service_pb2_grpc import ExecutionServiceServicer
-from skybridge_server.api import attach, filters, invoke, names, paging
+from skybridge_server.api import access, attach, filters, invoke, names, paging
 from skybridge_server.api.convert import asked
 from skybridge_server.api.convert.executions import (
     delivery_to_proto,
@@ -74,7 +74,7 @@ class ExecutionServicer(ExecutionServiceServicer):
     ) -> AsyncIterator[pb.InvokeStreamResponse]:
         await _announce(context)
         pipeline = invoke.Pipeline(
-            self._executions, self._wanted_executed, partial(_time_left, context)
+            self._executions, self._wanted_of_many, partial(_time_left, context)
         )
         async with aclosing(pipeline.answers(request_iterator)) as answers:
             async for answer in answers:
@@ -84,7 +84,7 @@ class ExecutionServicer(ExecutionServiceServicer):
         self, request: pb.ExecuteBatchRequest, context: Context
     ) -> pb.ExecuteBatchResponse:
         return await invoke.batch(
-            request, self._executions, self._wanted_executed, _time_left(context)
+            request, self._executions, self._wanted_of_many, _time_left(context)
         )
 
     async def StartExecution(
@@ -217,6 +217,10 @@ class ExecutionServicer(ExecutionServiceServicer):
     def _wanted_executed(self, request: pb.ExecuteFunctionRequest) -> ExecutionRequest:
         with Violations() as wrong:
             return self._wanted("ExecuteFunction", request, wrong)
+
+    def _wanted_of_many(self, request: pb.ExecuteFunctionRequest) -> ExecutionRequest:
+        access.check_name(request.function)
+        return self._wanted_executed(request)
 
     def _wanted(
         self,

@@ -17,7 +17,7 @@ from structlog.contextvars import get_contextvars
 from skybridge.faas.v1 import execution_service_pb2 as pb
 from skybridge_server.api.convert.executions import fill_execution
 from skybridge_server.api.errors import code_of, status_of
-from skybridge_server.errors import InvalidArgumentError
+from skybridge_server.errors import SkybridgeError
 from skybridge_server.models.functions import MIB
 from skybridge_server.services.executions import Ended, ExecutionService
 from skybridge_server.services.requests import ExecutionOutput, ExecutionRequest
@@ -32,7 +32,7 @@ PACKED_BYTES = MIB
 """Of output and log, in answers that share a message; one with more has its own."""
 
 Wanted = Callable[[pb.ExecuteFunctionRequest], ExecutionRequest]
-"""Returns what a request asks for. InvalidArgumentError."""
+"""Returns what a request asks for. InvalidArgumentError, PermissionDeniedError."""
 
 log = structlog.get_logger()
 
@@ -52,11 +52,11 @@ async def batch(
             wrong.add("requests", f"must be at most {MAX_BATCH}, are {len(request.requests)}")
     room = _Room(MAX_BATCH_OUTPUT)
 
-    asked: list[ExecutionRequest | InvalidArgumentError] = []
+    asked: list[ExecutionRequest | SkybridgeError] = []
     for each in request.requests:
         try:
             asked.append(wanted(each))
-        except InvalidArgumentError as error:
+        except SkybridgeError as error:
             asked.append(error)
     right = [each for each in asked if isinstance(each, ExecutionRequest)]
     ended = iter(await execute_all(executions, right, room.cut, time_left=time_left))

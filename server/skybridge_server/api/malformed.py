@@ -6,7 +6,7 @@ raise: it returns a stand-in, which is refused once the call is under our care.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -37,9 +37,3 @@ def checked(request: Any) -> Any:
             FieldViolation("request", "must be a protobuf message of the method's request type")
         )
     return request
-
-
-async def all_checked(requests: AsyncIterable[Any]) -> AsyncGenerator[Any]:
-    """Yield requests. InvalidArgumentError at the first that was malformed."""
-    async for request in requests:
-        yield checked(request)

@@ -19,6 +19,7 @@ from skybridge_server.models.names import (
     RevisionName,
     ScheduleName,
 )
+from skybridge_server.models.tokens import TokenName
 from skybridge_server.services.violations import Violations
 
 _ID = ID_PATTERN.pattern
@@ -30,6 +31,7 @@ _REVISION = re.compile(rf"(?:namespaces/({_ID})/functions/)?({_ID})/revisions/([
 _EXECUTION = re.compile(rf"(?:namespaces/({_ID})/executions/)?({_UUID})")
 _INSTANCE = re.compile(rf"(?:namespaces/({_ID})/instances/)?({_UUID})")
 _SCHEDULE = re.compile(rf"(?:namespaces/({_ID})/schedules/)?({_ID})")
+_TOKEN = re.compile(rf"(?:tokens/)?({_ID})")
 _MAX_FUNCTION_LENGTH = len("namespaces//functions/") + 2 * 63
 _FULL_EXECUTION = re.compile(rf"namespaces/({_ID})/executions/({_UUID})")
 
@@ -52,6 +54,8 @@ _INSTANCE_RULE = (
     " lower case"
 )
 
+_TOKEN_RULE = f"must be tokens/{{token}} or {{token}}; the id {ID_RULE}"
+
 
 def namespace(value: str, field: str, wrong: Violations) -> str:
     """Return the id of a namespace; an empty value stands for the default one."""
@@ -61,6 +65,13 @@ def namespace(value: str, field: str, wrong: Violations) -> str:
         _NAMESPACE, value, f"must be namespaces/{{namespace}}; the id {ID_RULE}", field, wrong
     )
     return match[1] if match else ""
+
+
+def required_namespace(value: str, field: str, wrong: Violations) -> str:
+    """Return the id of a namespace, which must be named."""
+    if not value:
+        wrong.add(field, "is required")
+    return namespace(value, field, wrong)
 
 
 def new_function(parent: str, function_id: str, wrong: Violations) -> FunctionName:
@@ -115,6 +126,17 @@ def new_schedule(parent: str, schedule_id: str, wrong: Violations) -> ScheduleNa
 def schedule(value: str, field: str, wrong: Violations) -> ScheduleName:
     match = _match(_SCHEDULE, value, _SCHEDULE_RULE, field, wrong)
     return ScheduleName(match[1] or DEFAULT_NAMESPACE, match[2]) if match else ScheduleName("", "")
+
+
+def new_token(token_id: str, wrong: Violations) -> TokenName:
+    """Return the name of a token to create."""
+    _match(_BARE_ID, token_id, ID_RULE, "token_id", wrong)
+    return TokenName(token_id)
+
+
+def token(value: str, field: str, wrong: Violations) -> TokenName:
+    match = _match(_TOKEN, value, _TOKEN_RULE, field, wrong)
+    return TokenName(match[1]) if match else TokenName("")
 
 
 def execution_or_function(

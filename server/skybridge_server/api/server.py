@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import cast
+from typing import Any
 
-import grpc
 from prometheus_client import CollectorRegistry
 
 from skybridge.faas.v1.dead_letter_service_pb2_grpc import (
@@ -38,16 +37,21 @@ from skybridge.faas.v1.system_service_pb2_grpc import (
     SystemServiceServicer,
     add_SystemServiceServicer_to_server,
 )
+from skybridge.faas.v1.token_service_pb2_grpc import (
+    TokenServiceServicer,
+    add_TokenServiceServicer_to_server,
+)
 from skybridge_server.api import health, reflection
+from skybridge_server.api.access import GuardOf
 from skybridge_server.api.calls import Methods
 from skybridge_server.api.health import Health
 from skybridge_server.api.listen import bind, bound
+from skybridge_server.api.permissions import PACKAGE
 from skybridge_server.api.prometheus import CallMetrics
 from skybridge_server.api.tls import server_context
 from skybridge_server.api.wire.server import WireServer
 from skybridge_server.config import Address, Settings
 
-PACKAGE = "skybridge.faas.v1"
 Servicer = (
     FunctionServiceServicer
     | ExecutionServiceServicer
@@ -56,17 +60,34 @@ Servicer = (
     | MetricsServiceServicer
     | InstanceServiceServicer
     | SystemServiceServicer
+    | TokenServiceServicer
 )
+
+
+_SERVICES: Mapping[type[Servicer], Callable[[Any, Any], None]] = {
+    FunctionServiceServicer: add_FunctionServiceServicer_to_server,
+    ExecutionServiceServicer: add_ExecutionServiceServicer_to_server,
+    DeadLetterServiceServicer: add_DeadLetterServiceServicer_to_server,
+    ScheduleServiceServicer: add_ScheduleServiceServicer_to_server,
+    MetricsServiceServicer: add_MetricsServiceServicer_to_server,
+    InstanceServiceServicer: add_InstanceServiceServicer_to_server,
+    SystemServiceServicer: add_SystemServiceServicer_to_server,
+    TokenServiceServicer: add_TokenServiceServicer_to_server,
+}
 
 
 class GrpcServer:
     """Our services, health and reflection on one port."""
 
     def __init__(
-        self, settings: Settings, servicers: Sequence[Servicer], registry: CollectorRegistry
+        self,
+        settings: Settings,
+        servicers: Sequence[Servicer],
+        registry: CollectorRegistry,
+        guard_of: GuardOf,
     ) -> None:
         self._settings = settings
-        methods = Methods(CallMetrics(registry))
+        methods = Methods(CallMetrics(registry), guard_of)
         names = [_register(methods, servicer) for servicer in servicers]
         self.health = Health(names)
         self.health.add_to(methods)
@@ -96,27 +117,8 @@ class GrpcServer:
 
 def _register(methods: Methods, servicer: Servicer) -> str:
     """Add a servicer, and return the full name of its service."""
-    server = cast("grpc.aio.Server", methods)  # all that generated code needs of one
-    match servicer:
-        case FunctionServiceServicer():
-            add_FunctionServiceServicer_to_server(servicer, server)
-            name = "FunctionService"
-        case ExecutionServiceServicer():
-            add_ExecutionServiceServicer_to_server(servicer, server)
-            name = "ExecutionService"
-        case DeadLetterServiceServicer():
-            add_DeadLetterServiceServicer_to_server(servicer, server)
-            name = "DeadLetterService"
-        case ScheduleServiceServicer():
-            add_ScheduleServiceServicer_to_server(servicer, server)
-            name = "ScheduleService"
-        case MetricsServiceServicer():
-            add_MetricsServiceServicer_to_server(servicer, server)
-            name = "MetricsService"
-        case InstanceServiceServicer():
-            add_InstanceServiceServicer_to_server(servicer, server)
-            name = "InstanceService"
-        case SystemServiceServicer():
-            add_SystemServiceServicer_to_server(servicer, server)
-            name = "SystemService"
-    return f"{PACKAGE}.{name}"
+    for kind, add in _SERVICES.items():
+        if isinstance(servicer, kind):
+            add(servicer, methods)
+            return f"{PACKAGE}.{kind.__name__.removesuffix('Servicer')}"
+    raise TypeError(f"{type(servicer)} answers for no service of ours")

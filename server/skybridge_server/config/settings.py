@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -15,6 +16,7 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    SecretStr,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -93,6 +95,10 @@ Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_list)]
 Logins = Annotated[Mapping[str, RegistryLogin], NoDecode, BeforeValidator(_parse_json)]
 
 
+_TOKEN = re.compile(r"[!-~]{32,256}")
+_SECRET = {"registry_credentials", "admin_token"}
+
+
 def default_database() -> Path:
     """Return the path of the database among the user's state files."""
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
@@ -118,6 +124,10 @@ class Settings(BaseSettings):
     tls_key: Path | None = Field(None, description="Private key (PEM) of FAAS_TLS_CERT")
     tls_client_ca: Path | None = Field(
         None, description="Authorities (PEM): callers must have a certificate of one of them"
+    )
+    admin_token: SecretStr = Field(
+        SecretStr(""),
+        description="Token that may do everything: every call needs a token then; empty: none does",
     )
     insecure: bool = Field(
         False, description="Allow FAAS_LISTEN to be open to other machines without TLS"
@@ -234,6 +244,16 @@ class Settings(BaseSettings):
             raise ValueError("needs FAAS_TLS_CERT and FAAS_TLS_KEY, too")
         return ca
 
+    @field_validator("admin_token")
+    @classmethod
+    def _hard_to_guess(cls, token: SecretStr) -> SecretStr:
+        secret = token.get_secret_value()
+        if secret and not _TOKEN.fullmatch(secret):
+            raise ValueError(
+                "must be 32 to 256 visible characters of ASCII, such as `openssl rand -hex 32` says"
+            )
+        return token
+
     @field_validator("insecure")
     @classmethod
     def _open_needs_tls(cls, insecure: bool, info: ValidationInfo) -> bool:
@@ -276,7 +296,7 @@ def load_settings() -> Settings:
 def _problem(error: ErrorDetails) -> Problem:
     setting, *inner = (str(part) for part in error["loc"])
     description = error["msg"].removeprefix("Value error, ")
-    if setting == "registry_credentials":
+    if setting in _SECRET:
         # Neither the value nor a part of it: it may be a password.
         return Problem(variable_of(setting), ": ".join([*inner, description]))
     found = os.environ.get(variable_of(setting))

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from pydantic import SecretStr
+
 from skybridge_server.config.problems import PREFIX, Problem, variable_of
 from skybridge_server.config.settings import Settings
 from skybridge_server.config.units import format_duration, format_size
@@ -76,6 +78,7 @@ _WRITERS: tuple[tuple[type, Callable[[Any], str]], ...] = (
     (bool, lambda value: str(value).lower()),
     (timedelta, format_duration),
     (tuple, ",".join),
+    (SecretStr, lambda secret: "***" if secret.get_secret_value() else ""),
     # Logins: the hosts, not what is secret.
     (dict, lambda logins: ",".join(f"{host}:***" for host in logins)),
 )

@@ -31,6 +31,7 @@ from skybridge_server.models.paging import (
 )
 from skybridge_server.models.requests import Request
 from skybridge_server.models.schedules import Schedule
+from skybridge_server.models.tokens import Token, TokenName
 
 
 class FunctionRepository(Protocol):
@@ -452,6 +453,22 @@ class ImageRepository(Protocol):
         ...
 
 
+class TokenRepository(Protocol):
+    """Tokens; of their secrets, only hashes."""
+
+    async def create(self, token: Token) -> None:
+        """Store a token, which has a name. AlreadyExistsError (reason TOKEN_EXISTS)."""
+        ...
+
+    async def all(self) -> Sequence[Token]:
+        """Return all tokens, in any order."""
+        ...
+
+    async def delete(self, name: TokenName) -> None:
+        """Delete a token. NotFoundError."""
+        ...
+
+
 class Repositories(Protocol):
     """All repositories of one store."""
 
@@ -473,6 +490,8 @@ class Repositories(Protocol):
     def requests(self) -> RequestRepository: ...
     @property
     def images(self) -> ImageRepository: ...
+    @property
+    def tokens(self) -> TokenRepository: ...
 
     async def tidy(self) -> bool:
         """Do a small piece of what deletions left to do; tell whether there may be more.

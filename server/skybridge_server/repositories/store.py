@@ -25,6 +25,7 @@ from skybridge_server.repositories.revisions import SqliteRevisions
 from skybridge_server.repositories.schedules import SqliteSchedules
 from skybridge_server.repositories.schema import migrate
 from skybridge_server.repositories.tables import MetaRow
+from skybridge_server.repositories.tokens import SqliteTokens
 from skybridge_server.repositories.upkeep import tidy
 from skybridge_server.repositories.waiting import SqliteWaiting
 
@@ -44,6 +45,7 @@ class SqliteRepositories:
         self.schedules = SqliteSchedules(database)
         self.requests = SqliteRequests(database)
         self.images = SqliteImages(database)
+        self.tokens = SqliteTokens(database)
 
     @classmethod
     async def open(cls, path: Path) -> SqliteRepositories:

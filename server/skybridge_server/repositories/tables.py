@@ -368,6 +368,22 @@ class PulledImageRow(Model):
         without_rowid = True
 
 
+class TokenRow(Model):
+    """A token; `namespaces` is a JSON list of their ids, empty for all."""
+
+    token = TextField(primary_key=True)
+    secret_hash = BlobField()
+    role = IntegerField()
+    namespaces = TextField()
+    description = TextField()
+    create_time = BigIntegerField()
+    expire_time = BigIntegerField(null=True)
+
+    class Meta:
+        table_name = "tokens"
+        without_rowid = True
+
+
 TABLES: tuple[type[Model], ...] = (
     MetaRow,
     FunctionRow,
@@ -383,4 +399,5 @@ TABLES: tuple[type[Model], ...] = (
     ScheduleRow,
     RequestRow,
     PulledImageRow,
+    TokenRow,
 )

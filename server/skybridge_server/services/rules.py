@@ -92,12 +92,17 @@ def check_draft(
     usual: FunctionSpec | None = None,
 ) -> None:
     """Check what a user writes of a function; `usual` as for `check_spec`."""
-    if len(draft.description) > MAX_DESCRIPTION_LENGTH:
-        wrong.add(f"{prefix}.description", f"must have at most {MAX_DESCRIPTION_LENGTH} characters")
-    if _CONTROL_IN_TEXT.search(draft.description):
-        wrong.add(f"{prefix}.description", "must not contain control characters")
+    check_description(draft.description, f"{prefix}.description", wrong)
     check_labels(draft.labels, f"{prefix}.labels", wrong)
     check_spec(draft.spec, limits, wrong, f"{prefix}.spec", usual)
+
+
+def check_description(description: str, field: str, wrong: Violations) -> None:
+    """Check what something is said to be for."""
+    if len(description) > MAX_DESCRIPTION_LENGTH:
+        wrong.add(field, f"must have at most {MAX_DESCRIPTION_LENGTH} characters")
+    if _CONTROL_IN_TEXT.search(description):
+        wrong.add(field, "must not contain control characters")
 
 
 def check_spec(

@@ -14,6 +14,7 @@ import trustme
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
+from skybridge_server.api.access import open_to_all
 from skybridge_server.api.calls import Methods
 from skybridge_server.api.listen import bind, bound
 from skybridge_server.api.prometheus import CallMetrics
@@ -158,7 +159,7 @@ class Wired:
 
 
 def _methods(behaviours: Behaviours) -> Methods:
-    methods = Methods(CallMetrics(CollectorRegistry()))
+    methods = Methods(CallMetrics(CollectorRegistry()), open_to_all)
     one, many = grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler
     both, first = grpc.stream_stream_rpc_method_handler, grpc.stream_unary_rpc_method_handler
     kinds: dict[str, Any] = dict.fromkeys(
