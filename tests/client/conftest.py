@@ -27,7 +27,7 @@ class Call(Protocol):
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test depends on what the machine's own environment says."""
-    for name in ("ADDRESS", "TLS_CA", "TLS_CERT", "TLS_KEY"):
+    for name in ("ADDRESS", "TOKEN", "TLS_CA", "TLS_CERT", "TLS_KEY"):
         monkeypatch.delenv(f"SKYBRIDGE_{name}", raising=False)
 
 

@@ -76,6 +76,8 @@ class Scripted:
     scripts: dict[str, deque[tuple[Step, ...]]] = field(default_factory=lambda: defaultdict(deque))
     requests: list[tuple[str, Any]] = field(default_factory=list)
     deadlines: list[float | None] = field(default_factory=list)
+    callers: list[str] = field(default_factory=list)
+    """What each call said of who makes it; '' where it said nothing."""
     address: str = ""
     over: threading.Event = field(default_factory=threading.Event)
     """Set when the first call is over, by whoever ended it."""
@@ -98,6 +100,7 @@ class Scripted:
             if not context.add_callback(event.set):
                 event.set()
         self.deadlines.append(context.time_remaining())
+        self.callers.append(dict(context.invocation_metadata()).get("authorization", ""))
         if not method.client_streaming:
             self.requests.append((method.name, request))
         if not self.scripts[method.name]:

@@ -10,16 +10,25 @@ import pytest
 
 from skybridge.faas.v1 import system_service_pb2 as system_service
 from skybridge.faas.v1.execution_service_pb2 import StartExecutionResponse
-from skybridge_client import AsyncClient, Client, TlsConfig, UnavailableError
+from skybridge_client import (
+    AsyncClient,
+    Client,
+    Invocation,
+    PermissionDeniedError,
+    TlsConfig,
+    UnavailableError,
+)
 from skybridge_client.channel import (
     DEFAULT_ADDRESS,
     _is_loopback,
     options,
     resolve_address,
+    resolve_token,
     service_config,
 )
 from tests.client.commands import skybridge
-from tests.client.scripted import CUT, Scripted, serve
+from tests.client.conftest import each
+from tests.client.scripted import CUT, Abort, Scripted, serve
 from tests.support.waiting import PATIENCE
 
 FILES = {"ca": "ca.pem", "cert": "client.pem", "key": "client.key"}
@@ -70,13 +79,16 @@ def test_grpc_repeats_reads_and_writes_with_a_request_id_and_nothing_else() -> N
         "ListInstances",
         "GetRevision",
         "GetSchedule",
+        "GetCaller",
         "GetSystemInfo",
+        "GetToken",
         "ListDeadLetters",
         "ListExecutions",
         "ListFunctions",
         "ListRevisions",
         "ListRuntimes",
         "ListSchedules",
+        "ListTokens",
         "PauseSchedule",
         "ResumeSchedule",
         "RollbackFunction",
@@ -104,6 +116,69 @@ def test_a_write_with_3_mib_of_input_is_still_repeated(server: Scripted) -> None
     with Client(server.address) as client:
         client.start("hello", b"x" * 3 * 1024 * 1024)
     assert len(server.asked("StartExecution")) == 2
+
+
+# Who calls
+
+
+@pytest.mark.parametrize(
+    ("given", "environment", "sent"),
+    [
+        (None, None, ()),
+        (None, "", ()),
+        (None, "sky_env", (("authorization", "Bearer sky_env"),)),
+        ("sky_given", "sky_env", (("authorization", "Bearer sky_given"),)),
+        ("", "sky_env", ()),
+    ],
+)
+def test_the_token_is_the_given_one_then_the_environments(
+    given: str | None,
+    environment: str | None,
+    sent: tuple[tuple[str, str], ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if environment is not None:
+        monkeypatch.setenv("SKYBRIDGE_TOKEN", environment)
+    assert resolve_token(given) == sent
+
+
+@pytest.mark.parametrize("token", ["two words", "sky_\n", "skü", "a\0"])
+def test_a_token_that_cannot_be_sent_is_told_at_once(token: str) -> None:
+    for kind in (Client, AsyncClient):
+        with pytest.raises(ValueError, match="visible characters of ASCII") as caught:
+            kind("127.0.0.1:1", token=token)
+        assert token not in str(caught.value)
+
+
+def test_every_kind_of_call_says_who_makes_it(server: Scripted) -> None:
+    server.on("GetSystemInfo", INFO).on("GetSystemInfo", INFO)
+    denied = Abort(grpc.StatusCode.PERMISSION_DENIED, reason="ROLE_INSUFFICIENT")
+    for rpc in ("WatchExecution", "InvokeStream", "AttachExecution"):
+        server.on(rpc, denied).on(rpc, denied)
+    invocations = [Invocation("hello")]
+    with Client(server.address, token="sky_1") as client:
+        assert client.system_info() == INFO
+        for stream in (
+            client.watch("x"),
+            client.invoke_stream(invocations),
+            client.attach("hello", []),
+        ):
+            with pytest.raises(PermissionDeniedError):
+                list(stream)
+
+    async def ask() -> None:
+        async with AsyncClient(server.address, token="sky_2") as client:
+            assert await client.system_info() == INFO
+            for stream in (
+                client.watch("x"),
+                client.invoke_stream(each(invocations)),
+                client.attach("hello", each([])),
+            ):
+                with pytest.raises(PermissionDeniedError):
+                    _ = [answer async for answer in stream]
+
+    asyncio.run(ask())
+    assert server.callers == ["Bearer sky_1"] * 4 + ["Bearer sky_2"] * 4
 
 
 # TLS, with certificates made here

@@ -70,7 +70,8 @@ class Server:
         """Start it and wait until it says that it is ready."""
         begin = self.launch()
         wait_until(lambda: self._ready(begin), "the server to be ready", PATIENCE)
-        with Client(self.address, tls=self.tls) as client:
+        token = self._settings.get("FAAS_ADMIN_TOKEN", "")
+        with Client(self.address, tls=self.tls, token=token) as client:
             self.id = client.system_info().server_id
 
     def launch(self) -> int:
