@@ -93,7 +93,8 @@ def resolve_token(token: str | None) -> tuple[tuple[str, str], ...]:
     if not secret:
         return ()
     if not re.fullmatch(r"[!-~]+", secret):
-        raise ValueError("a token has only visible characters of ASCII, and no spaces")
+        source = "SKYBRIDGE_TOKEN" if token is None else "the token"
+        raise ValueError(f"{source} must have only visible characters of ASCII, and no spaces")
     return (("authorization", f"Bearer {secret}"),)
 
 

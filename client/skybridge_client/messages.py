@@ -73,7 +73,7 @@ from skybridge.faas.v1.system_service_pb2 import (
     RuntimeState,
 )
 from skybridge.faas.v1.token_pb2 import Role, Token
-from skybridge.faas.v1.token_service_pb2 import CreateTokenResponse
+from skybridge.faas.v1.token_service_pb2 import CreateTokenResponse, GetCallerResponse
 
 __all__ = [
     "Attempt",
@@ -99,6 +99,7 @@ __all__ = [
     "FunctionState",
     "Gap",
     "GapReason",
+    "GetCallerResponse",
     "GetSystemInfoResponse",
     "InputAck",
     "InputMode",

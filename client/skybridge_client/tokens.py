@@ -12,6 +12,7 @@ from skybridge.faas.v1.token_service_pb2 import (
     CreateTokenResponse,
     DeleteTokenRequest,
     GetCallerRequest,
+    GetCallerResponse,
     GetTokenRequest,
     ListTokensRequest,
 )
@@ -63,9 +64,9 @@ def delete_token(name: str, *, timeout: float | None = None) -> Unary[None]:
     return unary(lambda s: s.tokens.DeleteToken, DeleteTokenRequest(name=name), nothing, timeout)
 
 
-def caller(*, timeout: float | None = None) -> Unary[Token]:
-    """Returns the token that this client calls with: its role, and where it is good.
+def caller(*, timeout: float | None = None) -> Unary[GetCallerResponse]:
+    """Returns the `token` that this client calls with: its role, and where it is good.
 
-    It has no name where that is the operator's, or where the server asks for none.
+    It has no name where it is the operator's, or where no token is required.
     """
-    return unary(lambda s: s.tokens.GetCaller, GetCallerRequest(), lambda a: a.token, timeout)
+    return unary(lambda s: s.tokens.GetCaller, GetCallerRequest(), whole, timeout)

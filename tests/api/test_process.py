@@ -16,11 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
+from skybridge_server.config import load_settings
+from skybridge_server.process import _risk
 from tests.support.waiting import PATIENCE
 
 GRPC_ADDRESS = re.compile(r"grpc\W+(127\.0\.0\.1:\d+)")
+TLS = {"FAAS_TLS_CERT": "cert.pem", "FAAS_TLS_KEY": "key.pem"}
 
 
 @dataclass(frozen=True)
@@ -174,6 +178,25 @@ async def test_what_is_open_to_others_without_tls_is_warned_of(tmp_path: Path) -
     finally:
         process.kill()
         await process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"FAAS_INSECURE": "true"}, "no TLS: who reaches it may run code"),
+        ({"FAAS_INSECURE": "true", "FAAS_ADMIN_TOKEN": "t" * 32}, "learns its callers' tokens"),
+        (TLS, "neither FAAS_ADMIN_TOKEN nor FAAS_TLS_CLIENT_CA"),
+        ({**TLS, "FAAS_TLS_CLIENT_CA": "c"}, ""),
+        ({**TLS, "FAAS_ADMIN_TOKEN": "t" * 32}, ""),
+    ],
+)
+def test_what_to_think_of_before_others_reach_it(
+    settings: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"FAAS_LISTEN": "0.0.0.0:1", **settings}.items():
+        monkeypatch.setenv(name, value)
+    risk = _risk(load_settings())
+    assert said in risk if said else risk == ""
 
 
 async def test_a_broken_database_is_one_line(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import grpc
@@ -27,9 +28,14 @@ from skybridge.faas.v1.token_pb2 import (
     Role,
     Token,
 )
+from skybridge_server.api import calls
+from skybridge_server.api.access import Access
 from skybridge_server.api.permissions import RULES
 from skybridge_server.models import tokens as models
+from skybridge_server.services.clock import SYSTEM_CLOCK
+from skybridge_server.services.tokens import TokenService
 from tests.api.served import Served, refusal, serve
+from tests.fakes.repositories import FakeTokens
 from tests.support import descriptors
 from tests.support.waiting import PATIENCE, until
 
@@ -155,6 +161,7 @@ async def test_callers_learn_who_they_are(guarded: Served) -> None:
             pb.GetCallerRequest(), metadata=bearer(key), timeout=PATIENCE
         )
         assert (answer.token.name, answer.token.role) == (name, role)
+        assert answer.token_required
 
 
 # -- who is let in -------------------------------------------------------------------------------
@@ -165,8 +172,10 @@ async def test_a_server_that_asks_for_no_token_takes_any(served: Served) -> None
         answer = await served.tokens.GetCaller(
             pb.GetCallerRequest(), metadata=metadata, timeout=PATIENCE
         )
-        assert answer.token == Token(role=ROLE_ADMIN)
+        assert (answer.token, answer.token_required) == (Token(role=ROLE_ADMIN), False)
     await served.create()
+    refused = await refusal(lambda: create(served, "ci", ROLE_VIEWER))
+    assert (refused.code, refused.reason) == (StatusCode.FAILED_PRECONDITION, "TOKENS_OFF")
 
 
 @pytest.mark.parametrize("rpc", [*descriptors.rpcs()], ids=lambda rpc: rpc.name)
@@ -262,7 +271,7 @@ async def test_a_token_is_good_in_its_namespaces(guarded: Served) -> None:
     ):
         refused = await refusal(denied)
         assert (refused.code, refused.reason) == (StatusCode.PERMISSION_DENIED, "NAMESPACE_DENIED")
-    assert "only in namespaces/blue" in refused.message
+    assert "it is in namespaces/blue" in refused.message
     listed = await guarded.functions.ListFunctions(
         functions_pb.ListFunctionsRequest(parent="namespaces/blue"), **mine
     )
@@ -294,8 +303,62 @@ async def test_a_destination_elsewhere_needs_a_token_that_is_good_there(guarded:
     assert refused.reason == "NAMESPACE_DENIED"
     change = functions_pb.UpdateFunctionRequest(function=elsewhere.function)
     change.function.name = "namespaces/blue/functions/a"
-    refused = await refusal(lambda: guarded.functions.UpdateFunction(change, **mine))
+    for mask in ([], ["*"], ["spec"], ["spec.destinations"], ["spec.destinations.on_failure"]):
+        change.update_mask.paths[:] = mask
+        refused = await refusal(lambda: guarded.functions.UpdateFunction(change, **mine))
+        assert refused.reason == "NAMESPACE_DENIED", mask
+    # What somebody else has set stays, and hinders nobody who changes something else.
+    change.function.description = "mine"
+    change.update_mask.paths[:] = ["description"]
+    await guarded.functions.UpdateFunction(change, **mine)
+
+
+async def test_a_rollback_brings_no_destination_back_that_its_caller_may_not_set(
+    guarded: Served,
+) -> None:
+    all_: Any = {"metadata": bearer(ADMIN), "timeout": PATIENCE}
+    name = "namespaces/blue/functions/a"
+    for target in ("namespaces/red/functions/x", ""):
+        destination = function_pb2.Destination(function=target)
+        destinations = function_pb2.Destinations(on_success=destination)
+        spec = function_pb2.FunctionSpec(image="busybox", destinations=destinations)
+        function = function_pb2.Function(name=name, spec=spec)
+        if target:
+            await guarded.functions.CreateFunction(
+                functions_pb.CreateFunctionRequest(
+                    parent="namespaces/blue", function_id="a", function=function
+                ),
+                **all_,
+            )
+        else:
+            function.spec.ClearField("destinations")
+            update = functions_pb.UpdateFunctionRequest(function=function)
+            update.update_mask.paths[:] = ["spec.destinations"]
+            await guarded.functions.UpdateFunction(update, **all_)
+        deploy = functions_pb.DeployFunctionRequest(name=name)
+        _ = [step async for step in guarded.functions.DeployFunction(deploy, **all_)]
+    secret = await create(guarded, "ci", ROLE_DEVELOPER, namespaces=["namespaces/blue"])
+    back = functions_pb.RollbackFunctionRequest(name=name)
+    refused = await refusal(
+        lambda: guarded.functions.RollbackFunction(back, metadata=bearer(secret), timeout=PATIENCE)
+    )
     assert refused.reason == "NAMESPACE_DENIED"
+    await guarded.functions.RollbackFunction(back, **all_)
+
+
+async def test_what_is_no_name_is_told_as_such(guarded: Served) -> None:
+    secret = await create(guarded, "ci", ROLE_VIEWER, namespaces=["namespaces/blue"])
+    mine: Any = {"metadata": bearer(secret), "timeout": PATIENCE}
+
+    async def get(name: str) -> Any:
+        request = functions_pb.GetFunctionRequest(name=name)
+        return await guarded.functions.GetFunction(request, **mine)
+
+    for name in ("/namespaces/blue/functions/x", "UP", "a b", "é", "namespaces/blue/functions/X"):
+        refused = await refusal(partial(get, name))
+        assert (refused.code, refused.fields) == (StatusCode.INVALID_ARGUMENT, ["name"]), name
+    refused = await refusal(partial(get, "x"))
+    assert "namespaces/default, which a name without a namespace means" in refused.message
 
 
 async def test_one_of_many_that_is_elsewhere_is_refused_alone(guarded: Served) -> None:
@@ -309,7 +372,7 @@ async def test_one_of_many_that_is_elsewhere_is_refused_alone(guarded: Served) -
     )
     codes = [StatusCode.PERMISSION_DENIED.value[0], StatusCode.NOT_FOUND.value[0]]
     assert [result.error.code for result in batch.results] == codes
-    assert "only in namespaces/blue" in batch.results[0].error.message
+    assert "it is in namespaces/blue" in batch.results[0].error.message
 
     async def messages() -> AsyncIterator[executions_pb.InvokeStreamRequest]:
         for space in spaces:
@@ -363,6 +426,31 @@ async def test_a_stream_without_a_token_is_refused_before_its_first_request(
     silent.set()
 
 
+@pytest.mark.parametrize("said", ["nothing", "the end", "nonsense"])
+async def test_an_attachment_without_a_token_is_refused_whatever_its_caller_says(
+    said: str, guarded: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calls, "FIRST_REQUEST_SECONDS", 0.05 if said == "nothing" else PATIENCE)
+    silent = asyncio.Event()
+
+    async def requests() -> AsyncIterator[bytes]:
+        if said == "nothing":
+            await silent.wait()
+        elif said == "nonsense":
+            yield b"\xff"
+
+    attach: Any = guarded.channel.stream_stream(
+        "/skybridge.faas.v1.ExecutionService/AttachExecution"
+    )
+
+    async def read() -> None:
+        await attach(requests(), timeout=PATIENCE).read()
+
+    refused = await refusal(read)
+    assert (refused.code, refused.reason) == (StatusCode.UNAUTHENTICATED, "TOKEN_REQUIRED")
+    silent.set()
+
+
 async def test_what_is_followed_is_followed_to_its_end(guarded: Served) -> None:
     mine: Any = {"metadata": bearer(ADMIN), "timeout": PATIENCE}
     spec = function_pb2.FunctionSpec(image="busybox", command=["wait"])
@@ -396,27 +484,56 @@ async def test_what_is_followed_is_followed_to_its_end(guarded: Served) -> None:
 # -- what is logged ------------------------------------------------------------------------------
 
 
+async def logged(count: int, logs: list[Any]) -> list[dict[str, Any]]:
+    """Wait for the lines of so many calls."""
+
+    async def all_there() -> bool:
+        return len([entry for entry in logs if entry["event"] == "call"]) == count
+
+    await until(all_there, "the calls to be logged")
+    return [entry for entry in logs if entry["event"] == "call"]
+
+
 async def test_who_changed_what_is_logged(guarded: Served) -> None:
     secret = await create(guarded, "ci", ROLE_DEVELOPER)
     mine: Any = {"metadata": bearer(secret), "timeout": PATIENCE}
+    spec = function_pb2.FunctionSpec(image="busybox", env={"KEY": "geheim"})
+    function = function_pb2.Function(name="hello", spec=spec)
     with capture_logs() as logs:
         await guarded.functions.CreateFunction(
-            functions_pb.CreateFunctionRequest(
-                function_id="hello",
-                function=function_pb2.Function(
-                    spec=function_pb2.FunctionSpec(image="busybox", env={"KEY": "geheim"})
-                ),
-            ),
-            **mine,
+            functions_pb.CreateFunctionRequest(function_id="hello", function=function), **mine
         )
         await guarded.functions.GetFunction(functions_pb.GetFunctionRequest(name="hello"), **mine)
-        await refusal(lambda: guarded.tokens.DeleteToken(pb.DeleteTokenRequest(name="ci"), **mine))
-
-        async def all_there() -> bool:
-            return len([entry for entry in logs if entry["event"] == "call"]) == 3
-
-        await until(all_there, "the calls to be logged")
-    told = [(entry["log_level"], entry["code"]) for entry in logs if entry["event"] == "call"]
-    assert told == [("info", "OK"), ("debug", "OK"), ("info", "PERMISSION_DENIED")]
+        await guarded.functions.UpdateFunction(
+            functions_pb.UpdateFunctionRequest(function=function), **mine
+        )
+        delete = pb.DeleteTokenRequest(name="ci")
+        await refusal(lambda: guarded.tokens.DeleteToken(delete, **mine))
+        entries = await logged(4, logs)
+    told = [(each["log_level"], each["code"], each.get("resource")) for each in entries]
+    assert told == [
+        ("info", "OK", "namespaces/default/functions/hello"),
+        ("debug", "OK", None),
+        ("info", "OK", "hello"),
+        ("info", "PERMISSION_DENIED", None),
+    ]
+    assert {each["caller"] for each in entries} == {"tokens/ci"}
     assert secret not in str(logs)
     assert "geheim" not in str(logs)
+
+
+@pytest.mark.parametrize("name", ["sky_SECRET", "x" * 1_000_000, "a\nb", "https://h/SECRET"])
+async def test_nothing_but_names_is_logged(name: str, served: Served) -> None:
+    with capture_logs() as logs:
+        request = pb.DeleteTokenRequest(name=name)
+        await refusal(lambda: served.tokens.DeleteToken(request, timeout=PATIENCE))
+        (entry,) = await logged(1, logs)
+    assert entry["resource"] == "?"
+    assert "caller" not in entry
+
+
+def test_a_method_without_a_rule_is_not_served() -> None:
+    guard = Access(TokenService(FakeTokens(), SYSTEM_CLOCK, ADMIN)).guard
+    for method in ("skybridge.faas.v2.FunctionService/DeleteFunction", "grpc.channelz.v1.C/X"):
+        with pytest.raises(KeyError):
+            guard(method)

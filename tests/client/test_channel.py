@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.message import Message
 
 from skybridge.faas.v1 import system_service_pb2 as system_service
 from skybridge.faas.v1.execution_service_pb2 import StartExecutionResponse
@@ -28,7 +30,7 @@ from skybridge_client.channel import (
 )
 from tests.client.commands import skybridge
 from tests.client.conftest import each
-from tests.client.scripted import CUT, Abort, Scripted, serve
+from tests.client.scripted import CUT, Abort, Scripted, Visit, serve
 from tests.support.waiting import PATIENCE
 
 FILES = {"ca": "ca.pem", "cert": "client.pem", "key": "client.key"}
@@ -153,8 +155,15 @@ def test_a_token_that_cannot_be_sent_is_told_at_once(token: str) -> None:
 def test_every_kind_of_call_says_who_makes_it(server: Scripted) -> None:
     server.on("GetSystemInfo", INFO).on("GetSystemInfo", INFO)
     denied = Abort(grpc.StatusCode.PERMISSION_DENIED, reason="ROLE_INSUFFICIENT")
-    for rpc in ("WatchExecution", "InvokeStream", "AttachExecution"):
-        server.on(rpc, denied).on(rpc, denied)
+
+    def hear(visit: Visit) -> Iterator[Message]:
+        """A refusal that is sooner than the first request would meet it on its way."""
+        next(visit.request)
+        yield from ()
+
+    for _ in range(2):
+        server.on("WatchExecution", denied).on("InvokeStream", denied)
+        server.on("AttachExecution", hear, denied)
     invocations = [Invocation("hello")]
     with Client(server.address, token="sky_1") as client:
         assert client.system_info() == INFO

@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from skybridge.faas.v1 import system_service_pb2
 from skybridge.faas.v1 import token_service_pb2 as service
+from skybridge_client.cli import text
 from skybridge_client.messages import Role, Token
 from tests.client.commands import skybridge
 from tests.client.scripted import Abort, Scripted
@@ -41,7 +42,7 @@ def test_create_writes_the_secret_and_nothing_else_to_stdout(server: Scripted) -
 
 def test_create_takes_all_that_a_token_has(server: Scripted) -> None:
     server.on("CreateToken", CREATED).on("CreateToken", CREATED)
-    where = ("--namespace", "blue", "--namespace", "red", "--description", "for CI")
+    where = ("--namespace", "blue", "--namespace", "namespaces/red", "--description", "for CI")
     command = ("tokens", "create", "tokens/ci", "--role", "viewer", *where)
     assert skybridge(server, *command, "--expires", "90d").code == 0
     assert skybridge(server, *command, "--expires", "2027-01-31T12:00:00Z").code == 0
@@ -55,11 +56,12 @@ def test_create_takes_all_that_a_token_has(server: Scripted) -> None:
 
 
 def test_create_for_programs(server: Scripted) -> None:
-    server.on("CreateToken", CREATED).on("CreateToken", CREATED)
+    server.on("CreateToken", CREATED)
     ran = skybridge(server, "tokens", "create", "ci", "--role", "viewer", "--json")
     assert (ran.json["secret"], ran.json["token"]["role"]) == (SECRET, "ROLE_DEVELOPER")
     ran = skybridge(server, "tokens", "create", "ci", "--role", "viewer", "-o", "name")
-    assert ran.text == "tokens/ci\n"
+    assert (ran.code, "would lose the secret" in ran.stderr) == (2, True)
+    assert len(server.asked("CreateToken")) == 1
 
 
 def test_a_role_that_there_is_not_is_told(server: Scripted) -> None:
@@ -89,16 +91,31 @@ def test_get_and_delete(server: Scripted) -> None:
 @pytest.mark.parametrize(
     ("token", "said"),
     [
-        (CI, "ci: developer in blue, red\n"),
+        (CI, f"ci: developer in blue, red, until {text.moment(CI.expire_time)}\n"),
         (WEB, "web: invoker in all namespaces\n"),
         (Token(role=Role.ROLE_ADMIN), "the operator: admin in all namespaces\n"),
     ],
 )
 def test_whoami(token: Token, said: str, server: Scripted) -> None:
-    for _ in range(2):
-        server.on("GetCaller", service.GetCallerResponse(token=token))
+    for _ in range(3):
+        server.on("GetCaller", service.GetCallerResponse(token=token, token_required=True))
     assert skybridge(server, "whoami").text == said
-    assert skybridge(server, "whoami", "--json").json.get("name", "") == token.name
+    assert skybridge(server, "whoami", "--json").json["token"].get("name", "") == token.name
+    assert skybridge(server, "whoami", "-o", "name").text == f"{token.name}\n"
+
+
+def test_whoami_where_nobody_is_asked(server: Scripted) -> None:
+    answer = service.GetCallerResponse(token=Token(role=Role.ROLE_ADMIN))
+    server.on("GetCaller", answer)
+    assert skybridge(server, "whoami").text.startswith("anybody: the server asks for no token")
+
+
+@pytest.mark.parametrize(
+    ("expires", "said"), [("", "neither like 5m"), ("9999999d", "too far away")]
+)
+def test_a_time_that_is_none_is_wrong_usage(expires: str, said: str, server: Scripted) -> None:
+    ran = skybridge(server, "tokens", "create", "ci", "--role", "viewer", "--expires", expires)
+    assert (ran.code, server.requests, said in ran.words) == (2, [], True)
 
 
 def test_the_token_comes_from_a_file_or_the_environment(
@@ -117,7 +134,11 @@ def test_the_token_comes_from_a_file_or_the_environment(
 
 def test_a_token_that_is_none_is_wrong_usage(server: Scripted, tmp_path: Path) -> None:
     file = tmp_path / "token"
-    for content, said in ((b"two words", "visible characters"), (b"\xff", "--token-file")):
+    for content, said in (
+        (b"two words", "the token must have only visible characters"),
+        (b"\xff", "--token-file"),
+        (b"\n", f"{file} is empty"),
+    ):
         file.write_bytes(content)
         ran = skybridge(server, "--token-file", str(file), "system")
         assert (ran.code, server.requests, said in ran.stderr) == (2, [], True)

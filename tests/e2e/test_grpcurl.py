@@ -51,13 +51,14 @@ def encode(text: str) -> str:
 class Grpcurl:
     """Runs grpcurl, and remembers which rpcs it has called."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, token: str = "") -> None:
         self._address = address
+        self._header = ("-H", f"authorization: Bearer {token}") if token else ()
         self.called: set[str] = set()
 
     def run(self, *words: str, given: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [GRPCURL_EXECUTABLE, "-plaintext", *words],
+            [GRPCURL_EXECUTABLE, "-plaintext", *self._header, *words],
             input=given,
             capture_output=True,
             text=True,
@@ -157,12 +158,14 @@ def test_calls_every_rpc(grpcurl: Grpcurl, image: str, serve: Serve) -> None:
     stop_and_remove(grpcurl, name, ended)
     look_around(grpcurl, name, image)
     look_for_instances(grpcurl, name)
-    hand_out(grpcurl, name)
     (deleted,) = grpcurl.call(FUNCTIONS, "DeleteFunction", {"name": name, "force": True})
     assert deleted == {}
 
     health = {f"{HEALTH}.{rpc}" for rpc in ("Check", "List", "Watch")}
-    drain(other := Grpcurl(serve().address))
+    token = "t" * 32
+    other = Grpcurl(serve(FAAS_ADMIN_TOKEN=token).address, token)
+    hand_out(other)
+    drain(other)
     assert grpcurl.called | other.called == {rpc.full_name for rpc in descriptors.rpcs()} | health
 
 
@@ -336,18 +339,17 @@ def look_for_instances(grpcurl: Grpcurl, name: str) -> None:
         grpcurl.miss(INSTANCES, method, nobody)
 
 
-def hand_out(grpcurl: Grpcurl, name: str) -> None:
-    """A server that asks for no token lets everybody prepare some."""
-    wanted = {"token_id": name, "token": {"role": "ROLE_INVOKER"}}
+def hand_out(grpcurl: Grpcurl) -> None:
+    """Of a server that asks for tokens; other servers make none."""
+    wanted = {"token_id": "web", "token": {"role": "ROLE_INVOKER"}}
     (created,) = grpcurl.call(TOKENS, "CreateToken", wanted)
     assert created["secret"].startswith("sky_")
-    (found,) = grpcurl.call(TOKENS, "GetToken", {"name": name})
+    (found,) = grpcurl.call(TOKENS, "GetToken", {"name": "web"})
     (listed,) = grpcurl.call(TOKENS, "ListTokens")
-    assert found["token"] == created["token"]
-    assert found["token"] in listed["tokens"]
-    assert grpcurl.call(TOKENS, "DeleteToken", {"name": name}) == [{}]
+    assert [found["token"]] == listed["tokens"] == [created["token"]]
+    assert grpcurl.call(TOKENS, "DeleteToken", {"name": "web"}) == [{}]
     (caller,) = grpcurl.call(TOKENS, "GetCaller")
-    assert caller == {"token": {"role": "ROLE_ADMIN"}}
+    assert caller == {"token": {"role": "ROLE_ADMIN"}, "token_required": True}
 
 
 def drain(grpcurl: Grpcurl) -> None:

@@ -144,7 +144,7 @@ def test_tokens_outlive_a_server_that_is_killed_and_their_secrets_are_nowhere(
     server.kill()
     server.start()
     with Client(server.address, token=kept) as client:
-        assert client.caller().name == "tokens/a"
+        assert client.caller().token.name == "tokens/a"
     with Client(server.address, token=deleted) as client:
         with pytest.raises(UnauthenticatedError) as caught:
             client.caller()
@@ -191,10 +191,10 @@ def test_the_log_says_who_changed_what(server: Server) -> None:
         client.get_function(name)
     server.stop()
     lines = [json.loads(line) for line in server.log().splitlines() if '"caller"' in line]
-    told = [(each["caller"], each["rpc"].rpartition("/")[2], each["resources"]) for each in lines]
+    told = [(each["caller"], each["rpc"].rpartition("/")[2], each["resource"]) for each in lines]
     assert told == [
-        ("the operator's token", "CreateToken", ["ci"]),
-        ("tokens/ci", "CreateFunction", [name]),
+        ("the operator's token", "CreateToken", "tokens/ci"),
+        ("tokens/ci", "CreateFunction", f"namespaces/default/functions/{name}"),
     ]
     assert key not in server.log()
     assert "geheim" not in server.log()

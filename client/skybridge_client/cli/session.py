@@ -147,9 +147,12 @@ class Settings:
         if self.token_file is None:
             return None
         try:
-            return self.token_file.read_text().strip()
+            token = self.token_file.read_text().strip()
         except (OSError, UnicodeDecodeError) as error:
             raise typer.BadParameter(f"--token-file: {error}") from None
+        if not token:
+            raise typer.BadParameter(f"--token-file: {self.token_file} is empty")
+        return token
 
     def _files(self) -> tuple[Path | None, Path | None, Path | None]:
         return self.tls_ca, self.tls_cert, self.tls_key

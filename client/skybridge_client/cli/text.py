@@ -55,6 +55,8 @@ def _parse_moment(text: str, direction: int) -> dt.datetime:
         return dt.datetime.now(dt.UTC) + direction * away
     except ValueError:
         pass
+    except OverflowError:
+        raise ValueError(f"{text!r} is too far away") from None
     try:
         moment = dt.datetime.fromisoformat(text)
     except ValueError:

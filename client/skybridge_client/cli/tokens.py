@@ -49,24 +49,26 @@ def create(
         list[str] | None, typer.Option(help="Where; repeatable. Default: everywhere.")
     ] = None,
     expires: Annotated[
-        str,
+        str | None,
         typer.Option(metavar="TIME", help="In 90d, or at 2026-01-31T12:00:00Z. Default: never."),
-    ] = "",
+    ] = None,
     description: Annotated[str, typer.Option(help="What it is for, in words.")] = "",
 ) -> None:
     """Create a token, and write its secret, which is never shown again."""
+    if session.form is Format.NAME:
+        raise typer.BadParameter("-o name would lose the secret: leave it out, or use --json")
     created = session.client.create_token(
         name.removeprefix("tokens/"),
         role=role,
-        namespaces=[f"namespaces/{each}" for each in namespace or ()],
+        namespaces=[f"namespaces/{each.removeprefix('namespaces/')}" for each in namespace or ()],
         description=description,
-        expire_time=parsed(text.parse_start, expires) if expires else None,
+        expire_time=None if expires is None else parsed(text.parse_start, expires),
     )
     if session.form is Format.TABLE:
         exits.say("keep this secret: it is not shown again")
         typer.echo(created.secret)
     else:
-        show(created if session.json else created.token, session.form)
+        show(created, session.form)
 
 
 @command(app, "list", "skybridge tokens list", "skybridge tokens list -o name")
@@ -88,16 +90,22 @@ def delete(session: Session, name: Name) -> None:
     session.client.delete_token(name)
 
 
-@command(whoami_app, "whoami", "skybridge whoami", "skybridge whoami --json | jq -r .role")
+@command(whoami_app, "whoami", "skybridge whoami", "skybridge whoami --json | jq -r .token.role")
 def whoami(session: Session) -> None:
     """Show whom the server takes you for, and what you may do."""
-    caller = session.client.caller()
-    if session.form is Format.TABLE:
-        name = text.short(caller.name) or "the operator"
-        typer.echo(f"{name}: {text.word(Role.DESCRIPTOR, caller.role)} in {_where(caller)}")
+    found = session.client.caller()
+    if session.form is not Format.TABLE:
+        show(found.token if session.form is Format.NAME else found, session.form)
+    elif found.token_required:
+        name = text.short(found.token.name) or "the operator"
+        typer.echo(f"{name}: {_about(found.token)}")
     else:
-        show(caller, session.form)
+        typer.echo("anybody: the server asks for no token, and every caller may do everything")
 
 
-def _where(token: Token) -> str:
-    return _namespaces(token) if token.namespaces else "all namespaces"
+def _about(token: Token) -> str:
+    about = text.word(Role.DESCRIPTOR, token.role)
+    about += f" in {_namespaces(token)}" if token.namespaces else " in all namespaces"
+    if token.HasField("expire_time"):
+        about += f", until {text.moment(token.expire_time)}"
+    return about

@@ -1,29 +1,39 @@
-"""Lets callers in, or not, by the token in their metadata; and notes for the log who they are."""
+"""Lets callers in, or not, by the token in their metadata; and tells the log who they are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from functools import partial
 from typing import Any, TypeAlias
 
-from structlog.contextvars import bind_contextvars
-
 from skybridge_server.api.permissions import PACKAGE, RULES, Rule, namespace_of
 from skybridge_server.errors import PermissionDeniedError
+from skybridge_server.models.names import DEFAULT_NAMESPACE
 from skybridge_server.models.tokens import GRANTS, Permission, Token
 from skybridge_server.services.tokens import OPERATOR, TokenService
 
 AUTHORIZATION_KEY = "authorization"
 _SCHEME = "bearer "
-_NAMED_BY = ("name", "function_id", "schedule_id", "token_id", "image")
+_OPEN = (
+    "grpc.health.v1.Health/",
+    "grpc.reflection.v1.ServerReflection/",
+    "grpc.reflection.v1alpha.ServerReflection/",
+)
+"""Services that everybody may call."""
+_NEW = {"function_id": "functions", "schedule_id": "schedules"}
+_LOGGED = re.compile(r"[a-z0-9/-]{1,256}")
+"""What is fit for the log: names, in which there is no place for a secret."""
 
-_caller: ContextVar[Token] = ContextVar("caller", default=OPERATOR)
+_caller: ContextVar[Token] = ContextVar("caller")
 """Who makes the call that is served."""
 
+Facts: TypeAlias = dict[str, Any]
+"""What the log is to say of a call."""
 Permit: TypeAlias = Callable[[Any], None]
 """Takes each request of a call. PermissionDeniedError, UnauthenticatedError."""
-Guard: TypeAlias = Callable[[Any], Permit]
+Guard: TypeAlias = Callable[[Any, Facts], Permit]
 """Takes the context of a call. PermissionDeniedError, UnauthenticatedError."""
 GuardOf: TypeAlias = Callable[[str], Guard]
 """Returns the guard of a method, by its full name."""
@@ -31,14 +41,15 @@ GuardOf: TypeAlias = Callable[[str], Guard]
 
 def open_to_all(_: str) -> Guard:
     """Return what lets every caller of a method in."""
-    return _let_in
+    return _anybody
 
 
-def _let_in(_: Any) -> Permit:
-    return _permit
+def _anybody(_context: Any, _facts: Facts) -> Permit:
+    _caller.set(OPERATOR)
+    return _anything
 
 
-def _permit(_: Any) -> None: ...
+def _anything(_: Any) -> None: ...
 
 
 class Access:
@@ -49,42 +60,33 @@ class Access:
 
     def guard(self, method: str) -> Guard:
         """Return what lets callers of a method in. KeyError: the method has no rule."""
-        if not method.startswith(PACKAGE):  # health and reflection
-            return _let_in
+        if method.startswith(_OPEN):
+            return _anybody
         rule = RULES[method]
         if not self._tokens.required and not rule.permission.changes:
-            return _let_in
-        let_in = partial(self._let_in, method, rule)
-        return partial(_with_the_first, let_in) if rule.callers_speak_first else let_in
+            return _anybody
+        return partial(self._let_in, method, rule)
 
-    def _let_in(self, method: str, rule: Rule, context: Any) -> Permit:
+    def _let_in(self, method: str, rule: Rule, context: Any, facts: Facts) -> Permit:
         caller = self._tokens.authenticate(bearer(context))
+        _caller.set(caller)
         if self._tokens.required:
-            _caller.set(caller)
-            bind_contextvars(caller=str(caller))
+            facts["caller"] = str(caller)
         if not caller.may(rule.permission):
             raise _insufficient(caller, rule.permission, method)
-        return partial(self._permit, caller, rule)
+        return partial(self._permit, caller, rule, facts)
 
-    def _permit(self, caller: Token, rule: Rule, request: Any) -> None:
+    def _permit(self, caller: Token, rule: Rule, facts: Facts, request: Any) -> None:
         self._tokens.check(caller)  # a call may last longer than its token
-        names = tuple(rule.names(request))
         if rule.permission.changes:
-            bind_contextvars(resources=_told(request, names))
-        for name in names:
+            facts["resource"] = _resource(request)
+        for name in rule.names(request):
             _check_name(caller, name)
 
 
-def _with_the_first(let_in: Guard, context: Any) -> Permit:
-    """Return what looks at the caller with the first request of a call, not before."""
-    permits: list[Permit] = []
-
-    def permit(request: Any) -> None:
-        if not permits:
-            permits.append(let_in(context))
-        permits[0](request)
-
-    return permit
+def caller() -> Token:
+    """Return who makes the call that is served."""
+    return _caller.get()
 
 
 def check_name(name: str) -> None:
@@ -94,7 +96,7 @@ def check_name(name: str) -> None:
 
 def _check_name(caller: Token, name: str) -> None:
     namespace = namespace_of(name)
-    if not caller.is_good_in(namespace):
+    if namespace is not None and not caller.is_good_in(namespace):
         raise _denied(caller, namespace)
 
 
@@ -112,10 +114,22 @@ def bearer(context: Any) -> str | None:
     return None
 
 
-def _told(request: Any, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return what a request says that it changes, for the log."""
-    more = (getattr(request, field, "") for field in _NAMED_BY)
-    return tuple(dict.fromkeys(each for each in (*names, *more) if each))
+def _resource(request: Any) -> str:
+    """Return what a request says that it changes; what is no name is `?`, and nothing is ''."""
+    name = next(filter(None, _names(request)), "")
+    return name if not name or _LOGGED.fullmatch(name) else "?"
+
+
+def _names(request: Any) -> Iterator[str]:
+    for field, collection in _NEW.items():
+        if id_ := getattr(request, field, ""):
+            yield f"{request.parent or 'namespaces/default'}/{collection}/{id_}"
+    if id_ := getattr(request, "token_id", ""):
+        yield f"tokens/{id_}"
+    for part in ("function", "schedule"):  # updates have it inside
+        yield getattr(getattr(request, part, None), "name", "")
+    yield getattr(request, "name", "")
+    yield getattr(request, "parent", "")
 
 
 def _insufficient(caller: Token, permission: Permission, method: str) -> PermissionDeniedError:
@@ -129,8 +143,9 @@ def _insufficient(caller: Token, permission: Permission, method: str) -> Permiss
 
 def _denied(caller: Token, namespace: str) -> PermissionDeniedError:
     good = ", ".join(f"namespaces/{each}" for each in caller.namespaces)
+    short = ", which a name without a namespace means" * (namespace == DEFAULT_NAMESPACE)
     return PermissionDeniedError(
-        f"{caller} is not good in namespaces/{namespace}, only in {good}",
+        f"{caller} is not good in namespaces/{namespace}{short}; it is in {good}",
         reason="NAMESPACE_DENIED",
         metadata={"token": str(caller), "namespace": namespace},
     )

@@ -1,6 +1,4 @@
-"""Stands around every call: request id, who calls, log, metrics, and the one place that sends
-errors.
-"""
+"""Stands around every call: request id, access, log, metrics, and the one place of errors."""
 
 from __future__ import annotations
 
@@ -10,7 +8,7 @@ import random
 import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import partial
 from types import TracebackType
 from typing import Any, NoReturn, TypeAlias
@@ -19,12 +17,13 @@ import grpc
 import structlog
 from structlog.contextvars import bind_contextvars
 
-from skybridge_server.api.access import Guard, GuardOf, Permit, changes
+from skybridge_server.api.access import Facts, Guard, GuardOf, Permit, changes
 from skybridge_server.api.errors import DETAILS_KEY, status_of
 from skybridge_server.api.malformed import checked, lenient
 from skybridge_server.api.prometheus import CallMetrics
 from skybridge_server.api.wire.calls import Call, Method
 from skybridge_server.api.wire.status import CallError
+from skybridge_server.errors import SkybridgeError
 from skybridge_server.http2.streams import StreamClosedError
 
 REQUEST_ID_KEY = "x-request-id"
@@ -33,8 +32,13 @@ os.register_at_fork(after_in_child=_RANDOM.seed)
 _REQUEST_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-Take: TypeAlias = Callable[[Any, Call], Any]
+Take: TypeAlias = Callable[[Any, Call, Facts], Any]
 """Returns what is served of what came with a call."""
+
+FIRST_REQUEST_SECONDS = 5.0
+"""For who may not call to send something; it is refused thereafter anyway."""
+SPOKEN_TO_FIRST = {"skybridge.faas.v1.ExecutionService/AttachExecution"}
+"""Methods whose callers send a request before they hear anything."""
 
 log = structlog.get_logger()
 
@@ -66,6 +70,8 @@ class Methods:
     def _wrap(self, method: str, handler: Handler) -> Method:
         behaviour = getattr(handler, _KINDS[handler.request_streaming, handler.response_streaming])
         take = _take_all if handler.request_streaming else _take
+        if method in SPOKEN_TO_FIRST:
+            take = _take_all_later
         wrap = self._stream if handler.response_streaming else self._unary
         return Method(
             wrap(method, behaviour, partial(take, self._guard_of(method))),
@@ -82,8 +88,8 @@ class Methods:
         take: Take,
     ) -> Callable[[Any, Call], Awaitable[Any]]:
         async def call(request: Any, context: Call) -> Any:
-            async with _Watched(method, context, self._metrics):
-                return await behaviour(take(request, context), context)
+            async with _Watched(method, context, self._metrics) as facts:
+                return await behaviour(take(request, context, facts), context)
 
         return call
 
@@ -96,8 +102,8 @@ class Methods:
         async def call(request: Any, context: Call) -> None:
             # Otherwise the generator of a cancelled call would end whenever it is collected.
             async with (
-                _Watched(method, context, self._metrics),
-                aclosing(behaviour(take(request, context), context)) as responses,
+                _Watched(method, context, self._metrics) as facts,
+                aclosing(behaviour(take(request, context, facts), context)) as responses,
             ):
                 async for response in responses:
                     await context.write(response)
@@ -113,19 +119,33 @@ _KINDS = {
 }
 
 
-def _take(guard: Guard, request: Any, context: Call) -> Any:
-    """Return a request that may be served. InvalidArgumentError: it was malformed; those of
-    guards.
-    """
-    permit = guard(context)
+def _take(guard: Guard, request: Any, context: Call, facts: Facts) -> Any:
+    """Return a request. InvalidArgumentError: it was malformed. Those of guards."""
+    permit = guard(context, facts)
     checked(request)
     permit(request)
     return request
 
 
-def _take_all(guard: Guard, requests: AsyncIterable[Any], context: Call) -> AsyncGenerator[Any]:
-    """Return requests as far as they may be served; the caller itself is looked at at once."""
-    return _permitted(guard(context), requests)
+def _take_all(
+    guard: Guard, requests: AsyncIterable[Any], context: Call, facts: Facts
+) -> AsyncGenerator[Any]:
+    """Return requests as far as they may be served. Those of guards."""
+    return _permitted(guard(context, facts), requests)
+
+
+def _take_all_later(
+    guard: Guard, requests: AsyncIterable[Any], context: Call, facts: Facts
+) -> AsyncGenerator[Any]:
+    """Return requests as far as they may be served; who may not call hears so at their first.
+
+    A refusal that is sooner would meet the first request on its way, and clients of grpc.aio then
+    say INTERNAL, whatever the server said.
+    """
+    try:
+        return _take_all(guard, requests, context, facts)
+    except SkybridgeError as error:
+        return _permitted(partial(_refuse, error), _once_heard(requests))
 
 
 async def _permitted(permit: Permit, requests: AsyncIterable[Any]) -> AsyncGenerator[Any]:
@@ -135,19 +155,34 @@ async def _permitted(permit: Permit, requests: AsyncIterable[Any]) -> AsyncGener
         yield request
 
 
+def _refuse(error: SkybridgeError, _: Any) -> NoReturn:
+    raise error
+
+
+async def _once_heard(requests: AsyncIterable[Any]) -> AsyncGenerator[None]:
+    """Yield once: the first request is there, or there will be none, or it takes too long."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(FIRST_REQUEST_SECONDS):
+            await anext(aiter(requests), None)
+    yield None
+
+
 class _Watched:
     """One call, from its request id to its end."""
 
-    __slots__ = ("_method", "_metrics", "_request_id", "_started")
+    __slots__ = ("_facts", "_method", "_metrics", "_request_id", "_started")
 
     def __init__(self, method: str, context: Call, metrics: CallMetrics) -> None:
         self._method = method
         self._metrics = metrics
         self._request_id = _request_id(context)
         self._started = time.perf_counter()
+        self._facts: Facts = {}
 
-    async def __aenter__(self) -> None:
+    async def __aenter__(self) -> Facts:
+        """Return what the log is to say of the call, and what may be added to it."""
         bind_contextvars(request_id=self._request_id, rpc=self._method)
+        return self._facts
 
     async def __aexit__(
         self,
@@ -181,7 +216,7 @@ class _Watched:
         # Who has changed what is of interest later; what was only read or executed is not.
         quiet = code is grpc.StatusCode.OK and not changes(self._method)
         write = log.debug if quiet else log.info
-        write("call", code=code.name, seconds=round(seconds, 6), **facts)
+        write("call", code=code.name, seconds=round(seconds, 6), **self._facts, **facts)
 
 
 def _request_id(context: Call) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from skybridge.faas.v1 import function_pb2
 from skybridge.faas.v1 import function_service_pb2 as pb
 from skybridge.faas.v1.function_service_pb2_grpc import FunctionServiceServicer
-from skybridge_server.api import filters, masks, names, paging
+from skybridge_server.api import access, filters, masks, names, paging
 from skybridge_server.api.convert.deployments import credentials_from_proto, deployment_to_proto
 from skybridge_server.api.convert.functions import (
     draft_from_proto,
@@ -17,7 +17,7 @@ from skybridge_server.api.convert.functions import (
     revision_to_proto,
 )
 from skybridge_server.api.requests import request_key
-from skybridge_server.models.functions import Function
+from skybridge_server.models.functions import Function, Revision
 from skybridge_server.services import rules
 from skybridge_server.services.deployments import DeploymentService
 from skybridge_server.services.functions import FunctionService
@@ -149,7 +149,7 @@ class FunctionServicer(FunctionServiceServicer):
                 wrong.add("revision", "must be the number of a revision, or 0")
             key = request_key("RollbackFunction", request, request.request_id, wrong)
         function = await self._deployments.rollback(
-            name, request.revision, etag=request.etag, key=key
+            name, request.revision, etag=request.etag, key=key, check=_check_destinations
         )
         return pb.RollbackFunctionResponse(function=function_to_proto(function))
 
@@ -191,3 +191,11 @@ class FunctionServicer(FunctionServiceServicer):
         draft = self._draft(message, found)
         masks.FUNCTION.concerned(paths, found, wrong)
         return draft
+
+
+def _check_destinations(revision: Revision) -> None:
+    """Check that the caller may set what a revision brings back. PermissionDeniedError."""
+    destinations = revision.spec.destinations
+    for destination in (destinations.on_success, destinations.on_failure):
+        if "/" in destination.function:
+            access.check_name(destination.function)

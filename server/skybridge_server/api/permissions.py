@@ -5,16 +5,17 @@ A method that is not in the table cannot be served, so that none can be forgotte
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeAlias
 
-from skybridge.faas.v1 import execution_service_pb2, function_service_pb2
+from skybridge.faas.v1 import execution_service_pb2, function_pb2, function_service_pb2
 from skybridge_server.models.names import DEFAULT_NAMESPACE
 from skybridge_server.models.tokens import Permission
 
-Names = Callable[[Any], Iterable[str]]
+Names: TypeAlias = Callable[[Any], Iterable[str]]
 """Returns the names in a request that say in which namespaces it acts; '' is the default one."""
 
 
@@ -24,16 +25,21 @@ class Rule:
 
     permission: Permission
     names: Names
-    callers_speak_first: bool
-    """Whether they send a request before they hear anything. A refusal that is sooner would meet
-    it on its way, and clients of grpc.aio then say INTERNAL, whatever the server said."""
 
 
-def namespace_of(name: str) -> str:
-    """Return the namespace of a resource name, as its parser would, if it takes the name at all."""
-    collection, *rest = name.split("/")
-    # A full name is pairs of a collection and an id; `namespaces/revisions/1` is of a function.
-    return rest[0] if collection == "namespaces" and len(rest) % 2 else DEFAULT_NAMESPACE
+# A full name is pairs of a collection and an id: `namespaces/revisions/1` is of a function.
+_FULL = re.compile(r"namespaces/([a-z0-9-]+)(?:/[a-z]+/[a-z0-9-]+)*")
+_SHORT = re.compile(r"[a-z0-9-]*(?:/revisions/[0-9]+)?")
+
+
+def namespace_of(name: str) -> str | None:
+    """Return the namespace that a resource name says, as its parser understands it.
+
+    None: it is no name, and every parser refuses it.
+    """
+    if full := _FULL.fullmatch(name):
+        return full[1]
+    return DEFAULT_NAMESPACE if _SHORT.fullmatch(name) else None
 
 
 def _field(path: str) -> Names:
@@ -47,20 +53,22 @@ def _nothing(_: Any) -> Iterable[str]:
 
 def _created(request: function_service_pb2.CreateFunctionRequest) -> Iterator[str]:
     yield request.parent
-    yield from _told(request)
+    yield from _destinations(request.function)
 
 
 def _updated(request: function_service_pb2.UpdateFunctionRequest) -> Iterator[str]:
     yield request.function.name
-    yield from _told(request)
+    paths = request.update_mask.paths
+    if not paths or any(path == "*" or _IN_DESTINATIONS.match(path) for path in paths):
+        yield from _destinations(request.function)
 
 
-def _told(
-    request: function_service_pb2.CreateFunctionRequest
-    | function_service_pb2.UpdateFunctionRequest,
-) -> Iterator[str]:
+_IN_DESTINATIONS = re.compile(r"spec$|spec\.destinations(\.|$)")
+
+
+def _destinations(function: function_pb2.Function) -> Iterator[str]:
     """Yield destinations in other namespaces: whoever sets one has that function executed."""
-    destinations = request.function.spec.destinations
+    destinations = function.spec.destinations
     for destination in (destinations.on_success, destinations.on_failure):
         if "/" in destination.function:
             yield destination.function
@@ -158,7 +166,7 @@ _TABLE: Mapping[str, Mapping[str, tuple[Permission, Names]]] = {
 
 PACKAGE = "skybridge.faas.v1"
 RULES: Mapping[str, Rule] = {
-    f"{PACKAGE}.{service}/{method}": Rule(permission, names, method == "AttachExecution")
+    f"{PACKAGE}.{service}/{method}": Rule(permission, names)
     for service, methods in _TABLE.items()
     for method, (permission, names) in methods.items()
 }

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from skybridge.faas.v1 import token_service_pb2 as pb
 from skybridge.faas.v1.token_service_pb2_grpc import TokenServiceServicer
-from skybridge_server.api import names, paging
-from skybridge_server.api.access import bearer
+from skybridge_server.api import access, names, paging
 from skybridge_server.api.convert.tokens import draft_from_proto, token_to_proto
 from skybridge_server.services.tokens import TokenService, check_draft
 from skybridge_server.services.violations import Violations
@@ -62,5 +61,6 @@ class TokenServicer(TokenServiceServicer):
     async def GetCaller(
         self, request: pb.GetCallerRequest, context: Context
     ) -> pb.GetCallerResponse:
-        caller = self._tokens.authenticate(bearer(context))
-        return pb.GetCallerResponse(token=token_to_proto(caller))
+        return pb.GetCallerResponse(
+            token=token_to_proto(access.caller()), token_required=self._tokens.required
+        )

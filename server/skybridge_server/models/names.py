@@ -6,7 +6,6 @@ Namespaces are not resources of their own: one exists as soon as a name mentions
 from __future__ import annotations
 
 import os
-import random
 import re
 import time
 
@@ -16,9 +15,13 @@ DEFAULT_NAMESPACE = "default"
 ID_PATTERN = re.compile(r"[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?")
 ID_RULE = "must have 1 to 63 characters of a-z 0-9 -, start with a letter and not end with -"
 
-_RANDOM = random.Random()  # noqa: S311 - seeded by the kernel; ids are unique, not secret
-"""Asking the kernel for each id would let go of the interpreter's lock, for a whole time slice."""
-os.register_at_fork(after_in_child=_RANDOM.seed)
+_DRAWN: list[bytes] = []
+"""Randomness for ids to come: who knows an execution's name may follow it, so none can be guessed.
+
+Asking the kernel for each id would let go of the interpreter's lock, for a whole time slice.
+"""
+_BYTES, _AT_ONCE = 10, 400
+os.register_at_fork(after_in_child=_DRAWN.clear)
 
 
 @value(frozen=True, slots=True, order=True)
@@ -79,8 +82,17 @@ class ScheduleName:
 def new_id() -> str:
     """Return a new time-ordered UUID, version 7 (RFC 9562, section 5.7)."""
     milliseconds = time.time_ns() // 1_000_000
-    value = (milliseconds << 80) | _RANDOM.getrandbits(80)
+    value = (milliseconds << 80) | int.from_bytes(_draw(), "big")
     value = (value & ~(0xF << 76)) | (0x7 << 76)
     value = (value & ~(0x3 << 62)) | (0x2 << 62)
     digits = f"{value:032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def _draw() -> bytes:
+    while True:
+        try:
+            return _DRAWN.pop()
+        except IndexError:
+            data = os.urandom(_BYTES * _AT_ONCE)
+            _DRAWN.extend(data[at : at + _BYTES] for at in range(0, len(data), _BYTES))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -100,16 +100,24 @@ class DeploymentService:
         yield found.task.result()
 
     async def rollback(
-        self, name: FunctionName, number: int, *, etag: str, key: RequestKey | None
+        self,
+        name: FunctionName,
+        number: int,
+        *,
+        etag: str,
+        key: RequestKey | None,
+        check: Callable[[Revision], None] = lambda _: None,
     ) -> Function:
         """Activate an earlier revision; `number` 0 is the one before the active one.
 
-        NotFoundError, AbortedError, FailedPreconditionError, RuntimeUnavailableError.
+        `check` may refuse it, by an error. NotFoundError, AbortedError, FailedPreconditionError,
+        RuntimeUnavailableError.
         """
 
         async def do() -> Function:
             function = await self._repositories.functions.get(name)
             revision = await self._earlier_revision(function, number)
+            check(revision)
             await self._check_image(revision)
 
             def change(current: Function) -> Function:

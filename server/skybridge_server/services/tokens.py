@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import secrets
+from collections.abc import Coroutine
 from contextlib import suppress
 from datetime import datetime, timedelta
+from typing import Any
 
-from skybridge_server.errors import NotFoundError, UnauthenticatedError
+from skybridge_server.errors import FailedPreconditionError, NotFoundError, UnauthenticatedError
 from skybridge_server.models.paging import Page, PageRequest
 from skybridge_server.models.tokens import Role, Token, TokenName
 from skybridge_server.models.values import value
@@ -59,12 +62,13 @@ class TokenService:
     def __init__(self, tokens: TokenRepository, clock: Clock, admin_token: str) -> None:
         """`admin_token`: the operator's; '' where callers need none."""
         self.required = bool(admin_token)
+        self._operators = _hash(admin_token)
         self._tokens = tokens
         self._clock = clock
         self._by_hash: dict[bytes, Token] = {}
         self._by_name: dict[TokenName, Token] = {}
-        if admin_token:
-            self._by_hash[_hash(admin_token)] = OPERATOR
+        self._in_turn = asyncio.Lock()
+        self._changes: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
         """Read those of the store. StorageError."""
@@ -80,7 +84,10 @@ class TokenService:
                 "this server asks for a token: send it as 'authorization: Bearer TOKEN'"
                 " (skybridge: set SKYBRIDGE_TOKEN), or ask the server's operator for one"
             )
-        token = self._by_hash.get(_hash(secret))
+        secret_hash = _hash(secret)
+        if secret_hash == self._operators:
+            return OPERATOR
+        token = self._by_hash.get(secret_hash)
         if token is None:
             raise _unknown()
         self.check(token)
@@ -100,7 +107,16 @@ class TokenService:
             )
 
     async def create(self, name: TokenName, draft: TokenDraft) -> tuple[Token, str]:
-        """Make a token, and return it and its secret. AlreadyExistsError."""
+        """Make a token, and return it and its secret.
+
+        AlreadyExistsError. FailedPreconditionError (reason TOKENS_OFF).
+        """
+        if not self.required:
+            raise FailedPreconditionError(
+                "everybody may do everything here, and must not gain more for later: set"
+                " FAAS_ADMIN_TOKEN first",
+                reason="TOKENS_OFF",
+            )
         secret = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
         token = Token(
             name,
@@ -111,8 +127,7 @@ class TokenService:
             expire_time=draft.expire_time,
             secret_hash=_hash(secret),
         )
-        await self._tokens.create(token)
-        self._add(token)
+        await self._to_the_end(self._create(token))
         return token, secret
 
     def get(self, name: TokenName) -> Token:
@@ -132,11 +147,7 @@ class TokenService:
 
     async def delete(self, name: TokenName) -> None:
         """Delete a token: it is good no longer. NotFoundError."""
-        token = self.get(name)
-        await self._tokens.delete(name)
-        del self._by_hash[token.secret_hash]
-        if self._by_name[name] is token:  # else it was created again meanwhile
-            del self._by_name[name]
+        await self._to_the_end(self._delete(name))
 
     async def forget_expired(self) -> None:
         """Delete tokens that have expired long ago."""
@@ -144,6 +155,24 @@ class TokenService:
         for name in [name for name, token in self._by_name.items() if token.expired(long_ago)]:
             with suppress(NotFoundError):  # somebody else was faster
                 await self.delete(name)
+
+    async def _create(self, token: Token) -> None:
+        async with self._in_turn:
+            await self._tokens.create(token)
+            self._add(token)
+
+    async def _delete(self, name: TokenName) -> None:
+        async with self._in_turn:
+            token = self.get(name)
+            await self._tokens.delete(name)
+            del self._by_name[name], self._by_hash[token.secret_hash]
+
+    async def _to_the_end(self, change: Coroutine[Any, Any, None]) -> None:
+        """Make a change whole, in the store and here, also if who asked for it leaves."""
+        task = asyncio.create_task(change)
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        await asyncio.shield(task)
 
     def _add(self, token: Token) -> None:
         self._by_name[token.name] = token

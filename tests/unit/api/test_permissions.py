@@ -21,8 +21,14 @@ from skybridge_server.services.violations import Violations
 from tests.support import descriptors
 
 ACCESS = (Path(__file__).parents[3] / "docs" / "access.md").read_text()
-SAYS_WHERE = {"name", "parent", "function", "execution"}
-"""Fields that hold a resource name, wherever they stand in a request."""
+NO_NAMES = {
+    *("request_id", "etag", "filter", "order_by", "page_token", "traceparent", "content_type"),
+    *("function_id", "schedule_id", "token_id", "id", "uid", "description", "state_message"),
+    *("image", "command", "args", "working_dir", "path", "health_path", "user", "oci_runtime"),
+    *("runtime", "url", "secret", "cron", "time_zone", "username", "password"),
+    *("active_revision", "last_execution", "namespaces"),
+}
+"""Fields of text that name nothing to act on, wherever they stand in a request."""
 SAYS_NOTHING = {
     # Output only, or of the namespace that another field says, by a rule of its own.
     "CreateFunction": {"function.name"},
@@ -53,9 +59,11 @@ def paths(message: Descriptor, prefix: tuple[str, ...] = ()) -> Iterator[tuple[s
     """Yield the paths of all fields that hold a resource name."""
     for field in message.fields:
         path = (*prefix, field.name)
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            continue  # what users call things
         if field.message_type is not None and field.message_type.full_name.startswith(PACKAGE):
             yield from paths(field.message_type, path)
-        elif field.name in SAYS_WHERE and field.type == field.TYPE_STRING:
+        elif field.name not in NO_NAMES and field.type == field.TYPE_STRING:
             yield path
 
 

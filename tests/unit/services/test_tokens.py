@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from skybridge_server.errors import AlreadyExistsError, NotFoundError, UnauthenticatedError
+from skybridge_server.errors import (
+    AlreadyExistsError,
+    FailedPreconditionError,
+    NotFoundError,
+    UnauthenticatedError,
+)
 from skybridge_server.models.paging import PageRequest
 from skybridge_server.models.tokens import GRANTS, Permission, Role, Token, TokenName
 from skybridge_server.services.clock import Clock
@@ -82,16 +88,32 @@ async def test_secrets_are_long_different_and_not_kept(
         assert secret not in repr(store.rows)
 
 
-async def test_where_no_token_is_asked_for_everybody_is_the_operator(store: FakeTokens) -> None:
-    tokens = TokenService(store, SetClock(), admin_token="")
+async def test_where_no_token_is_asked_for_everybody_is_the_operator(
+    tokens: TokenService, store: FakeTokens
+) -> None:
     _, secret = await tokens.create(CI, TokenDraft(Role.VIEWER))
-    assert not tokens.required
+    unguarded = TokenService(store, SetClock(), admin_token="")
+    await unguarded.open()
+    assert not unguarded.required
     for anything in (None, "", "x", secret):
-        assert tokens.authenticate(anything) is OPERATOR
-    # Yet what was made then is good once tokens are asked for.
-    later = TokenService(store, SetClock(), ADMIN)
-    await later.open()
-    assert later.authenticate(secret).role is Role.VIEWER
+        assert unguarded.authenticate(anything) is OPERATOR
+    # Nobody keeps what everybody has now.
+    with pytest.raises(FailedPreconditionError, match="set FAAS_ADMIN_TOKEN first") as caught:
+        await unguarded.create(WEB, TokenDraft(Role.ADMIN))
+    assert caught.value.reason == "TOKENS_OFF"
+    await unguarded.delete(CI)
+    assert not store.rows
+
+
+async def test_the_operators_token_is_the_operators_whatever_else_it_is(
+    tokens: TokenService, store: FakeTokens
+) -> None:
+    _, secret = await tokens.create(CI, TokenDraft(Role.VIEWER))
+    renamed = TokenService(store, SetClock(), secret)
+    await renamed.open()
+    assert renamed.authenticate(secret) is OPERATOR
+    await renamed.delete(CI)
+    assert renamed.authenticate(secret) is OPERATOR
 
 
 async def test_a_server_that_starts_again_knows_all(
@@ -156,20 +178,84 @@ async def test_one_that_is_created_again_has_another_secret(tokens: TokenService
     assert tokens.authenticate(new) is tokens.get(CI) is again
 
 
-async def test_one_that_is_created_while_its_namesake_is_deleted_stays(clock: SetClock) -> None:
-    class Slow(FakeTokens):
-        """Others come in between when a deletion is stored and when that is told."""
+class SlowTokens(FakeTokens):
+    """Takes its time, as a disk does."""
 
-        async def delete(self, name: TokenName) -> None:
-            await super().delete(name)
-            self.made = await service.create(name, TokenDraft(Role.INVOKER))
+    def __init__(self) -> None:
+        super().__init__()
+        self.go_on = asyncio.Event()
+        self.go_on.set()
 
-    service = TokenService(slow := Slow(), clock, ADMIN)
-    _, old = await service.create(CI, TokenDraft(Role.VIEWER))
-    await service.delete(CI)
-    again, new = slow.made
-    assert refused(service, old) == "TOKEN_UNKNOWN"
-    assert service.authenticate(new) is service.get(CI) is again
+    async def create(self, token: Token) -> None:
+        await self.go_on.wait()
+        await super().create(token)
+
+    async def delete(self, name: TokenName) -> None:
+        await self.go_on.wait()
+        await super().delete(name)
+
+
+async def settle() -> None:
+    """Let all that can go on go on."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+def slow() -> SlowTokens:
+    return SlowTokens()
+
+
+async def test_a_deletion_whose_caller_leaves_is_done(slow: SlowTokens, clock: SetClock) -> None:
+    tokens = TokenService(slow, clock, ADMIN)
+    _, secret = await tokens.create(CI, TokenDraft(Role.ADMIN))
+    slow.go_on.clear()
+    deleting = asyncio.create_task(tokens.delete(CI))
+    await settle()
+    deleting.cancel()
+    await asyncio.gather(deleting, return_exceptions=True)
+    slow.go_on.set()
+    await settle()
+    assert refused(tokens, secret) == "TOKEN_UNKNOWN"
+    assert not slow.rows
+
+
+async def test_what_was_created_for_nobody_can_be_deleted(
+    slow: SlowTokens, clock: SetClock
+) -> None:
+    tokens = TokenService(slow, clock, ADMIN)
+    slow.go_on.clear()
+    creating = asyncio.create_task(tokens.create(CI, TokenDraft(Role.ADMIN)))
+    await settle()
+    creating.cancel()
+    await asyncio.gather(creating, return_exceptions=True)
+    slow.go_on.set()
+    await settle()
+    assert tokens.get(CI).name == CI
+    await tokens.delete(CI)
+    assert (await tokens.create(CI, TokenDraft(Role.ADMIN)))[0] is tokens.get(CI)
+
+
+async def test_changes_of_one_name_at_once_happen_one_after_the_other(
+    slow: SlowTokens, clock: SetClock
+) -> None:
+    tokens = TokenService(slow, clock, ADMIN)
+    _, first = await tokens.create(CI, TokenDraft(Role.ADMIN))
+    slow.go_on.clear()
+    changes = [
+        asyncio.create_task(change)
+        for change in (
+            tokens.delete(CI),
+            tokens.create(CI, TokenDraft(Role.ADMIN)),
+            tokens.delete(CI),
+        )
+    ]
+    await settle()
+    slow.go_on.set()
+    _, (_, second), _ = await asyncio.gather(*changes)  # type: ignore[misc]
+    assert [refused(tokens, secret) for secret in (first, second)] == ["TOKEN_UNKNOWN"] * 2
+    assert tokens.list(PageRequest(10)).items == ()
+    assert not slow.rows
 
 
 # -- what they are -------------------------------------------------------------------------------

@@ -485,7 +485,9 @@ class Delivery(_message.Message):
     NEXT_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     destination: _builtins.str
-    """Name of the function, or the URL."""
+    """Name of the function, or scheme and host of the URL, whose rest may be a
+    secret: `https://hooks.example.com/…`.
+    """
     state: Global___DeliveryState.ValueType
     """How far it has come."""
     attempts: _builtins.int

@@ -240,6 +240,9 @@ class GetCallerResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TOKEN_FIELD_NUMBER: _builtins.int
+    TOKEN_REQUIRED_FIELD_NUMBER: _builtins.int
+    token_required: _builtins.bool
+    """Whether the server asks for tokens; else every caller may do everything."""
     @_builtins.property
     def token(self) -> _token_pb2.Token:
         """The caller's token. It has no name where that is what FAAS_ADMIN_TOKEN says,
@@ -250,10 +253,11 @@ class GetCallerResponse(_message.Message):
         self,
         *,
         token: _token_pb2.Token | None = ...,
+        token_required: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["token", b"token"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["token", b"token", "token_required", b"token_required"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -29,7 +29,7 @@ class TokenServiceStub(object):
     """Manages tokens. Where the operator sets FAAS_ADMIN_TOKEN, each call must have
     the metadata `authorization: Bearer {secret}`, with the secret of a token or
     what FAAS_ADMIN_TOKEN says; only health and reflection are open to all. Else
-    every caller may do everything, and tokens can be prepared.
+    every caller may do everything, but create tokens.
 
     Every rpc of every service may then also end with UNAUTHENTICATED (reason
     TOKEN_REQUIRED, TOKEN_UNKNOWN or TOKEN_EXPIRED) and PERMISSION_DENIED
@@ -78,7 +78,7 @@ class TokenServiceServicer(object):
     """Manages tokens. Where the operator sets FAAS_ADMIN_TOKEN, each call must have
     the metadata `authorization: Bearer {secret}`, with the secret of a token or
     what FAAS_ADMIN_TOKEN says; only health and reflection are open to all. Else
-    every caller may do everything, and tokens can be prepared.
+    every caller may do everything, but create tokens.
 
     Every rpc of every service may then also end with UNAUTHENTICATED (reason
     TOKEN_REQUIRED, TOKEN_UNKNOWN or TOKEN_EXPIRED) and PERMISSION_DENIED
@@ -93,7 +93,8 @@ class TokenServiceServicer(object):
     def CreateToken(self, request, context):
         """Creates a token, and tells its secret, this once: only a hash is kept. So no
         repeat could get the same answer; where an answer got lost, delete the token
-        and create it again. Codes: INVALID_ARGUMENT, ALREADY_EXISTS.
+        and create it again. Codes: INVALID_ARGUMENT, ALREADY_EXISTS,
+        FAILED_PRECONDITION (the server asks for no tokens).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -168,7 +169,7 @@ class TokenService(object):
     """Manages tokens. Where the operator sets FAAS_ADMIN_TOKEN, each call must have
     the metadata `authorization: Bearer {secret}`, with the secret of a token or
     what FAAS_ADMIN_TOKEN says; only health and reflection are open to all. Else
-    every caller may do everything, and tokens can be prepared.
+    every caller may do everything, but create tokens.
 
     Every rpc of every service may then also end with UNAUTHENTICATED (reason
     TOKEN_REQUIRED, TOKEN_UNKNOWN or TOKEN_EXPIRED) and PERMISSION_DENIED

@@ -30,7 +30,7 @@ class TokenServiceStub:
     """Manages tokens. Where the operator sets FAAS_ADMIN_TOKEN, each call must have
     the metadata `authorization: Bearer {secret}`, with the secret of a token or
     what FAAS_ADMIN_TOKEN says; only health and reflection are open to all. Else
-    every caller may do everything, and tokens can be prepared.
+    every caller may do everything, but create tokens.
 
     Every rpc of every service may then also end with UNAUTHENTICATED (reason
     TOKEN_REQUIRED, TOKEN_UNKNOWN or TOKEN_EXPIRED) and PERMISSION_DENIED
@@ -49,7 +49,8 @@ class TokenServiceStub:
     CreateToken: _grpc.UnaryUnaryMultiCallable[_token_service_pb2.CreateTokenRequest, _token_service_pb2.CreateTokenResponse]
     """Creates a token, and tells its secret, this once: only a hash is kept. So no
     repeat could get the same answer; where an answer got lost, delete the token
-    and create it again. Codes: INVALID_ARGUMENT, ALREADY_EXISTS.
+    and create it again. Codes: INVALID_ARGUMENT, ALREADY_EXISTS,
+    FAILED_PRECONDITION (the server asks for no tokens).
     """
     GetToken: _grpc.UnaryUnaryMultiCallable[_token_service_pb2.GetTokenRequest, _token_service_pb2.GetTokenResponse]
     """Returns a token. Codes: INVALID_ARGUMENT, NOT_FOUND."""
@@ -67,7 +68,7 @@ class TokenServiceAsyncStub(TokenServiceStub):
     """Manages tokens. Where the operator sets FAAS_ADMIN_TOKEN, each call must have
     the metadata `authorization: Bearer {secret}`, with the secret of a token or
     what FAAS_ADMIN_TOKEN says; only health and reflection are open to all. Else
-    every caller may do everything, and tokens can be prepared.
+    every caller may do everything, but create tokens.
 
     Every rpc of every service may then also end with UNAUTHENTICATED (reason
     TOKEN_REQUIRED, TOKEN_UNKNOWN or TOKEN_EXPIRED) and PERMISSION_DENIED
@@ -83,7 +84,8 @@ class TokenServiceAsyncStub(TokenServiceStub):
     CreateToken: _aio.UnaryUnaryMultiCallable[_token_service_pb2.CreateTokenRequest, _token_service_pb2.CreateTokenResponse]  # type: ignore[assignment]
     """Creates a token, and tells its secret, this once: only a hash is kept. So no
     repeat could get the same answer; where an answer got lost, delete the token
-    and create it again. Codes: INVALID_ARGUMENT, ALREADY_EXISTS.
+    and create it again. Codes: INVALID_ARGUMENT, ALREADY_EXISTS,
+    FAILED_PRECONDITION (the server asks for no tokens).
     """
     GetToken: _aio.UnaryUnaryMultiCallable[_token_service_pb2.GetTokenRequest, _token_service_pb2.GetTokenResponse]  # type: ignore[assignment]
     """Returns a token. Codes: INVALID_ARGUMENT, NOT_FOUND."""
@@ -100,7 +102,7 @@ class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
     """Manages tokens. Where the operator sets FAAS_ADMIN_TOKEN, each call must have
     the metadata `authorization: Bearer {secret}`, with the secret of a token or
     what FAAS_ADMIN_TOKEN says; only health and reflection are open to all. Else
-    every caller may do everything, and tokens can be prepared.
+    every caller may do everything, but create tokens.
 
     Every rpc of every service may then also end with UNAUTHENTICATED (reason
     TOKEN_REQUIRED, TOKEN_UNKNOWN or TOKEN_EXPIRED) and PERMISSION_DENIED
@@ -120,7 +122,8 @@ class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_token_service_pb2.CreateTokenResponse, _abc.Awaitable[_token_service_pb2.CreateTokenResponse]]:
         """Creates a token, and tells its secret, this once: only a hash is kept. So no
         repeat could get the same answer; where an answer got lost, delete the token
-        and create it again. Codes: INVALID_ARGUMENT, ALREADY_EXISTS.
+        and create it again. Codes: INVALID_ARGUMENT, ALREADY_EXISTS,
+        FAILED_PRECONDITION (the server asks for no tokens).
         """
 
     @_abc_1.abstractmethod

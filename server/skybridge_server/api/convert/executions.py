@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from urllib.parse import urlsplit
 
 from skybridge.faas.v1 import execution_pb2 as pb
 from skybridge.faas.v1 import execution_service_pb2 as service_pb
@@ -139,7 +140,7 @@ def _fill_warm(message: pb.Execution, execution: Execution) -> None:
 
 def delivery_to_proto(delivery: Delivery) -> pb.Delivery:
     return pb.Delivery(
-        destination=delivery.destination.function or delivery.destination.url,
+        destination=delivery.destination.function or _host(delivery.destination.url),
         state=pb.DeliveryState.ValueType(delivery.state),
         attempts=delivery.attempts,
         message=delivery.message,
@@ -147,6 +148,12 @@ def delivery_to_proto(delivery: Delivery) -> pb.Delivery:
         next_time=optional_timestamp_to_proto(delivery.next_time),
         end_time=optional_timestamp_to_proto(delivery.end_time),
     )
+
+
+def _host(url: str) -> str:
+    """Return an URL as far as it is no secret: who posts to it needs no more to do so."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname}/…"
 
 
 def event_to_proto(name: ExecutionName, item: Event | Heartbeat | InputAck) -> pb.ExecutionEvent:
