@@ -25,6 +25,7 @@ from skybridge.faas.v1.function_service_pb2_grpc import FunctionServiceStub
 from skybridge.faas.v1.instance_service_pb2_grpc import InstanceServiceStub
 from skybridge.faas.v1.metrics_service_pb2_grpc import MetricsServiceStub
 from skybridge.faas.v1.schedule_service_pb2_grpc import ScheduleServiceStub
+from skybridge.faas.v1.secret_service_pb2_grpc import SecretServiceStub
 from skybridge.faas.v1.system_service_pb2_grpc import SystemServiceStub
 from skybridge.faas.v1.token_service_pb2_grpc import TokenServiceStub
 
@@ -46,6 +47,7 @@ class Stubs:
         self.schedules = ScheduleServiceStub(channel)
         self.instances = InstanceServiceStub(channel)
         self.metrics = MetricsServiceStub(channel)
+        self.secrets = SecretServiceStub(channel)
         self.system = SystemServiceStub(channel)
         self.tokens = TokenServiceStub(channel)
 

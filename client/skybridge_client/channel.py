@@ -19,6 +19,7 @@ from skybridge.faas.v1 import (
     instance_service_pb2,
     metrics_service_pb2,
     schedule_service_pb2,
+    secret_service_pb2,
     system_service_pb2,
     token_service_pb2,
 )
@@ -168,6 +169,7 @@ def _services() -> list[ServiceDescriptor]:
         metrics_service_pb2,
         dead_letter_service_pb2,
         schedule_service_pb2,
+        secret_service_pb2,
         system_service_pb2,
         token_service_pb2,
     )

@@ -19,6 +19,7 @@ from skybridge_client import (
     instances,
     invocations,
     schedules,
+    secrets,
     system,
     tokens,
 )
@@ -201,6 +202,12 @@ class Client:
     pause_schedule = Method(schedules.pause_schedule, _unary)
     resume_schedule = Method(schedules.resume_schedule, _unary)
     trigger_schedule = Method(schedules.trigger_schedule, _unary)
+
+    create_secret = Method(secrets.create_secret, _unary)
+    get_secret = Method(secrets.get_secret, _unary)
+    list_secrets = Method(secrets.list_secrets, _pages)
+    update_secret = Method(secrets.update_secret, _unary)
+    delete_secret = Method(secrets.delete_secret, _unary)
 
     list_instances = Method(instances.list_instances, _pages)
     get_instance = Method(instances.get_instance, _unary)

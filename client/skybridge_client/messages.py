@@ -64,6 +64,7 @@ from skybridge.faas.v1.metrics_service_pb2 import (
     StateCount,
 )
 from skybridge.faas.v1.schedule_pb2 import OverlapPolicy, Schedule, ScheduleOptions
+from skybridge.faas.v1.secret_pb2 import Secret
 from skybridge.faas.v1.system_service_pb2 import (
     GetSystemInfoResponse,
     Limits,
@@ -131,6 +132,7 @@ __all__ = [
     "Scaling",
     "Schedule",
     "ScheduleOptions",
+    "Secret",
     "Signal",
     "StateChange",
     "StateCount",

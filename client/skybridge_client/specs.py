@@ -28,6 +28,7 @@ class FunctionFields(TypedDict, total=False):
     command: Sequence[str]
     args: Sequence[str]
     env: Mapping[str, str]
+    secrets: Mapping[str, str]
     working_dir: str
     contract: Literal["stdio", "http", "lambda"]
     input_mode: Literal["stdin", "env"]
@@ -86,6 +87,7 @@ PATHS: dict[str, str] = {
     "command": "spec.command",
     "args": "spec.args",
     "env": "spec.env",
+    "secrets": "spec.secrets",
     "working_dir": "spec.working_dir",
     "contract": "spec.contract.kind",
     "input_mode": "spec.contract.input",

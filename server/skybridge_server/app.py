@@ -24,6 +24,7 @@ from skybridge_server.api.instances import InstanceServicer
 from skybridge_server.api.metrics import MetricsServicer
 from skybridge_server.api.prometheus import MetricsPage, new_registry
 from skybridge_server.api.schedules import ScheduleServicer
+from skybridge_server.api.secrets import SecretServicer
 from skybridge_server.api.server import GrpcServer, Servicer
 from skybridge_server.api.system import SystemServicer
 from skybridge_server.api.tokens import TokenServicer
@@ -53,6 +54,7 @@ from skybridge_server.services.housekeeping import Chore, Housekeeping
 from skybridge_server.services.instances import InstanceService
 from skybridge_server.services.limits import Limits
 from skybridge_server.services.logs import LogService
+from skybridge_server.services.maker import Maker
 from skybridge_server.services.metrics import MetricsService
 from skybridge_server.services.places import Places
 from skybridge_server.services.pool.adoption import Adoption
@@ -69,6 +71,7 @@ from skybridge_server.services.revisions import KnownRevisions
 from skybridge_server.services.runners import Runners
 from skybridge_server.services.scheduler import Scheduler
 from skybridge_server.services.schedules import ScheduleService
+from skybridge_server.services.secrets import SecretService
 from skybridge_server.services.shutdown import Shutdown
 from skybridge_server.services.slots import Slots
 from skybridge_server.services.sweeper import Sweeper
@@ -94,6 +97,7 @@ class Services:
     executions: ExecutionService
     dead_letters: DeadLetterService
     schedules: ScheduleService
+    secrets: SecretService
     metrics: MetricsService
     pulled_images: PulledImages
     system: SystemService
@@ -171,14 +175,16 @@ def wire(
     """
     slots = Slots(bounds.max_concurrent_executions, bounds.max_queued_executions)
     most = Cost(bounds.max_instances, bounds.instance_memory_bytes, bounds.instance_cpu_millis)
-    launcher = launcher or ContainerLauncher(engines, server_id, Marks.none())
+    secrets = SecretService(repositories, clock)
+    maker = Maker(engines, secrets)
+    launcher = launcher or ContainerLauncher(engines, maker, server_id, Marks.none())
     pool = Pool(slots, launcher, most)
-    ahead = Ahead(engines, server_id)
+    ahead = Ahead(engines, maker, server_id)
     telemetry = Telemetry(registry_of_metrics, slots, pool, ahead)
     retries = Retries(clock)
     delays_alarm = Alarm("delayed executions", clock)
     deliveries_alarm = Alarm("deliveries", clock)
-    runners = Runners(engines, repositories.executions, retries, ahead, server_id)
+    runners = Runners(engines, repositories.executions, retries, ahead, maker, server_id)
     registry = Registry(runners, telemetry, delays_alarm.wake, deliveries_alarm.wake)
     swift = Swift(repositories.executions, telemetry)
     places = Places(slots, pool)
@@ -206,11 +212,12 @@ def wire(
     return Services(
         functions=functions,
         deployments=DeploymentService(
-            repositories, functions, engines, pulled_images, bounds, instances
+            repositories, functions, engines, pulled_images, bounds, instances, secrets
         ),
         executions=executions,
         dead_letters=DeadLetterService(repositories, acceptance, clock, delays_alarm.wake),
         schedules=ScheduleService(repositories, firing, clock, on_change=scheduler.wake),
+        secrets=secrets,
         metrics=MetricsService(repositories),
         pulled_images=pulled_images,
         system=SystemService(engines, slots, bounds, server_id=server_id, version=__version__),
@@ -273,6 +280,7 @@ def servicers(
         ExecutionServicer(services.executions, services.deliveries, bounds, heartbeat),
         DeadLetterServicer(services.dead_letters, services.executions),
         ScheduleServicer(services.schedules, bounds),
+        SecretServicer(services.secrets),
         MetricsServicer(services.metrics),
         InstanceServicer(services.instances),
         SystemServicer(services.system, services.deployments, bounds, shutdown),
@@ -296,7 +304,8 @@ async def serve(
         bounds = limits(settings, tuple(named))
         collectors = new_registry()
         shutdown = Shutdown(stop, settings.shutdown_grace, settings.on_shutdown)
-        launcher = ContainerLauncher(engines, server_id, _open_marks(settings))
+        maker = Maker(engines, SecretService(repositories, SYSTEM_CLOCK))
+        launcher = ContainerLauncher(engines, maker, server_id, _open_marks(settings))
         services = wire(repositories, engines, bounds, collectors, server_id, launcher=launcher)
         tokens = TokenService(
             repositories.tokens, SYSTEM_CLOCK, settings.admin_token.get_secret_value()

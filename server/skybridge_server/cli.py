@@ -119,9 +119,13 @@ def backup(file: File, as_json: AsJson = False) -> None:
     were given and wrote.
     """
     from skybridge_server.repositories.backup import back_up
+    from skybridge_server.repositories.vault import key_of
 
     with _readable_errors(), _progress() as progress:
-        made = back_up(load_settings().database, file, progress)
+        database = load_settings().database
+        made = back_up(database, file, progress)
+    if key_of(database).exists():
+        typer.echo(f"not in it: {key_of(database)}, the key of secrets; keep a copy", err=True)
     if as_json:
         print(json.dumps(asdict(made), indent=2))
     else:

@@ -26,6 +26,7 @@ from skybridge.faas.v1 import (
     instance_service_pb2_grpc,
     metrics_service_pb2_grpc,
     schedule_service_pb2_grpc,
+    secret_service_pb2_grpc,
     system_service_pb2_grpc,
     token_service_pb2_grpc,
 )
@@ -64,6 +65,7 @@ class Served:
     system: system_service_pb2_grpc.SystemServiceAsyncStub
     instances: instance_service_pb2_grpc.InstanceServiceAsyncStub
     tokens: token_service_pb2_grpc.TokenServiceAsyncStub
+    secrets: secret_service_pb2_grpc.SecretServiceAsyncStub
 
     async def create(self, name: str = "hello", **fields: Any) -> function_pb2.Function:
         """Create a function; fields of it are given as dictionaries."""
@@ -137,6 +139,7 @@ async def serve(limits: Limits = LIMITS, admin_token: str = "") -> AsyncGenerato
             system_service_pb2_grpc.SystemServiceStub(channel),
             instance_service_pb2_grpc.InstanceServiceStub(channel),
             token_service_pb2_grpc.TokenServiceStub(channel),
+            secret_service_pb2_grpc.SecretServiceStub(channel),
         )
 
 

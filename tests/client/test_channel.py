@@ -67,8 +67,10 @@ def test_grpc_repeats_reads_and_writes_with_a_request_id_and_nothing_else() -> N
     assert {name["method"] for name in config["name"]} == {
         "CreateFunction",
         "CreateSchedule",
+        "CreateSecret",
         "DeleteFunction",
         "DeleteSchedule",
+        "DeleteSecret",
         "DisableFunction",
         "EnableFunction",
         "ExecuteBatch",
@@ -81,6 +83,7 @@ def test_grpc_repeats_reads_and_writes_with_a_request_id_and_nothing_else() -> N
         "ListInstances",
         "GetRevision",
         "GetSchedule",
+        "GetSecret",
         "GetCaller",
         "GetSystemInfo",
         "GetToken",
@@ -90,6 +93,7 @@ def test_grpc_repeats_reads_and_writes_with_a_request_id_and_nothing_else() -> N
         "ListRevisions",
         "ListRuntimes",
         "ListSchedules",
+        "ListSecrets",
         "ListTokens",
         "PauseSchedule",
         "ResumeSchedule",
@@ -98,6 +102,7 @@ def test_grpc_repeats_reads_and_writes_with_a_request_id_and_nothing_else() -> N
         "TriggerSchedule",
         "UpdateFunction",
         "UpdateSchedule",
+        "UpdateSecret",
         "WaitExecution",
     }
     policy = config["retryPolicy"]

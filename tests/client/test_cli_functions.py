@@ -47,6 +47,7 @@ WRITTEN: dict[str, list[str]] = {
     "command": ["--command", "sh"],
     "args": ["--arg", "-c", "--arg", "true"],
     "env": ["--env", "A=1"],
+    "secrets": ["--secret", "db.key=db"],
     "memory_bytes": ["--memory", "1"],
     "tmp_bytes": ["--tmp", "4"],
     "output_bytes": ["--output-limit", "5"],

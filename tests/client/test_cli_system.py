@@ -128,6 +128,7 @@ def test_these_are_the_commands() -> None:
         *(f"schedules {verb}" for verb in ("pause", "resume", "trigger")),
         *(f"dead-letters {verb}" for verb in ("list", "get", "redrive", "purge")),
         *("run", "start", "batch", "logs", "metrics", "system", "runtimes", "drain", "up"),
+        *(f"secrets {verb}" for verb in ("create", "get", "list", "update", "delete")),
         *(f"tokens {verb}" for verb in ("create", "get", "list", "delete")),
         "whoami",
     }

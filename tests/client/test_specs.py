@@ -17,6 +17,7 @@ FIELDS: list[tuple[str, Any, Any]] = [
     ("command", ["sh"], ["sh"]),
     ("args", ("-c", "true"), ["-c", "true"]),
     ("env", {"A": "1"}, {"A": "1"}),
+    ("secrets", {"db.key": "db"}, {"db.key": "db"}),
     ("working_dir", "/tmp", "/tmp"),
     ("contract", "http", 2),
     ("input_mode", "env", 2),

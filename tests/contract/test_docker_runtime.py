@@ -318,3 +318,63 @@ async def test_output_before_the_attachment_is_in_the_log(engine: Engine) -> Non
     await containers.start(container_id)
     await containers.wait(container_id)
     assert engine.client.logs(container_id) == b"early\n"
+
+
+# -- files ---------------------------------------------------------------------------------------
+
+
+def volumes(engine: Engine) -> list[str]:
+    """Return the volumes of a test's containers, also of those that are gone."""
+    (label,) = (f"{key}={value}" for key, value in engine.labels.items())
+    found = engine.client.volumes({"label": [label]})["Volumes"]
+    return [volume["Name"] for volume in found or ()]
+
+
+LOOK = "cd /run/secrets; stat -c '%n %u %a' *; head -c 64 *; echo x > new; chmod 777 .; rm *"
+
+
+@pytest.mark.parametrize("user", ["65532", "1000:100"])
+async def test_files_are_for_the_user_to_read_and_no_more(engine: Engine, user: str) -> None:
+    files = {"db-password": b"geheim\n", "Key_1.pem": b"-----\n"}
+    output = await engine.run(LOOK, files=files, isolation=Isolation(user=user))
+    owner = user.partition(":")[0]
+    assert f"Key_1.pem {owner} 400\ndb-password {owner} 400\n" in output
+    assert "geheim" in output
+    assert output.count("Permission denied") + output.count("not permitted") == 4
+
+
+async def test_files_are_seen_by_nobody_else_and_go_with_their_container(engine: Engine) -> None:
+    containers = engine.runtime.containers
+    spec = engine.spec("sleep 1000", files={"a": b"geheim"})
+    assert "geheim" not in repr(spec)
+    container_id = await containers.create(spec)
+    await containers.start(container_id)
+    assert "geheim" not in str(engine.client.inspect_container(container_id))
+    assert len(volumes(engine)) == 1
+    await engine.runtime.forget_files(engine.labels)  # those of one that lives stay
+    assert len(volumes(engine)) == 1
+    await containers.remove(container_id)
+    assert volumes(engine) == []
+
+
+async def test_files_that_others_left_are_found(engine: Engine) -> None:
+    container_id = await engine.runtime.containers.create(engine.spec("true", files={"a": b"x"}))
+    engine.client.remove_container(container_id, force=True)  # as `docker rm` does, without -v
+    assert len(volumes(engine)) == 1
+    await engine.runtime.forget_files({"skybridge.test": "another"})
+    assert len(volumes(engine)) == 1
+    await engine.runtime.forget_files(engine.labels)
+    assert volumes(engine) == []
+
+
+async def test_nothing_is_left_where_files_cannot_be_written(engine: Engine) -> None:
+    with pytest.raises(ContainerStartError):
+        await engine.runtime.containers.create(engine.spec("true", files={"x" * 300: b"x"}))
+    assert await engine.runtime.containers.list(engine.labels) == ()
+    assert volumes(engine) == []
+
+
+async def test_many_large_files(engine: Engine) -> None:
+    files = {f"f{number}": bytes([number]) * 64 * 1024 for number in range(16)}
+    output = await engine.run("cat /run/secrets/* | wc -c", files=files)
+    assert output.strip() == str(16 * 64 * 1024)

@@ -27,6 +27,7 @@ EXECUTIONS = "skybridge.faas.v1.ExecutionService"
 DEAD_LETTERS = "skybridge.faas.v1.DeadLetterService"
 SCHEDULES = "skybridge.faas.v1.ScheduleService"
 INSTANCES = "skybridge.faas.v1.InstanceService"
+SECRETS = "skybridge.faas.v1.SecretService"
 TOKENS = "skybridge.faas.v1.TokenService"
 METRICS = "skybridge.faas.v1.MetricsService"
 SYSTEM = "skybridge.faas.v1.SystemService"
@@ -158,6 +159,7 @@ def test_calls_every_rpc(grpcurl: Grpcurl, image: str, serve: Serve) -> None:
     stop_and_remove(grpcurl, name, ended)
     look_around(grpcurl, name, image)
     look_for_instances(grpcurl, name)
+    keep_a_secret(grpcurl, name)
     (deleted,) = grpcurl.call(FUNCTIONS, "DeleteFunction", {"name": name, "force": True})
     assert deleted == {}
 
@@ -337,6 +339,19 @@ def look_for_instances(grpcurl: Grpcurl, name: str) -> None:
     nobody = {"name": f"namespaces/default/instances/{uuid.uuid4()}"}
     for method in ("GetInstance", "StopInstance"):
         grpcurl.miss(INSTANCES, method, nobody)
+
+
+def keep_a_secret(grpcurl: Grpcurl, name: str) -> None:
+    wanted = {"secret_id": name, "value": encode("geheim")}
+    (created,) = grpcurl.call(SECRETS, "CreateSecret", wanted)
+    assert created["secret"]["value_bytes"] == "6"
+    change = {"name": name, "value": encode("longer still"), "etag": created["secret"]["etag"]}
+    (changed,) = grpcurl.call(SECRETS, "UpdateSecret", change)
+    (found,) = grpcurl.call(SECRETS, "GetSecret", {"name": name})
+    (listed,) = grpcurl.call(SECRETS, "ListSecrets")
+    assert found == changed
+    assert found["secret"] in listed["secrets"]
+    assert grpcurl.call(SECRETS, "DeleteSecret", {"name": name}) == [{}]
 
 
 def hand_out(grpcurl: Grpcurl) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -29,7 +30,13 @@ from skybridge_server.models.executions import (
 from skybridge_server.models.functions import Function, FunctionState, PulledImage, Revision
 from skybridge_server.models.journal import Event, Output, OutputStream, Result, StateChange
 from skybridge_server.models.metrics import FunctionMetrics, LatencySummary
-from skybridge_server.models.names import ExecutionName, FunctionName, RevisionName, ScheduleName
+from skybridge_server.models.names import (
+    ExecutionName,
+    FunctionName,
+    RevisionName,
+    ScheduleName,
+    SecretName,
+)
 from skybridge_server.models.paging import (
     Cursor,
     DeadLetterQuery,
@@ -42,6 +49,7 @@ from skybridge_server.models.paging import (
 )
 from skybridge_server.models.requests import Request
 from skybridge_server.models.schedules import Schedule
+from skybridge_server.models.secrets import Secret
 from skybridge_server.models.tokens import Token, TokenName
 
 T = TypeVar("T")
@@ -64,6 +72,7 @@ class FakeRepositories:
         self.executions.functions = self.functions
         self.images = FakeImages(self.revisions)
         self.tokens = FakeTokens()
+        self.secrets = FakeSecrets(self.requests)
         self.schedules = FakeSchedules(self.requests, self.functions)
         self.functions.schedules = self.schedules
         self._server_id = str(uuid.uuid4())
@@ -710,6 +719,66 @@ class FakeTokens:
     async def delete(self, name: TokenName) -> None:
         if self.rows.pop(name, None) is None:
             raise NotFoundError("token", str(name))
+
+
+class FakeSecrets:
+    """Secrets by name, with their values as they are."""
+
+    def __init__(self, requests: FakeRequests) -> None:
+        self.rows: dict[SecretName, Secret] = {}
+        self.values: dict[SecretName, bytes] = {}
+        self._requests = requests
+
+    async def create(self, secret: Secret, value: bytes, request: Request | None = None) -> None:
+        self._requests.check(request)
+        if secret.name in self.rows:
+            raise AlreadyExistsError("the secret exists already", reason="SECRET_EXISTS")
+        self._requests.record(request)
+        self._set(secret, value)
+
+    async def get(self, name: SecretName) -> Secret:
+        if name not in self.rows:
+            raise NotFoundError("secret", str(name))
+        return self.rows[name]
+
+    async def value(self, name: SecretName) -> bytes:
+        await self.get(name)
+        return self.values[name]
+
+    async def mark(self, value: bytes) -> bytes:
+        return hashlib.sha256(value).digest()
+
+    async def list(self, namespace: str, page: PageRequest) -> Page[Secret]:
+        after = str(page.after[0]) if page.after else ""
+        names = sorted(
+            name for name in self.rows if name.namespace == namespace and name.secret > after
+        )
+        items = tuple(self.rows[name] for name in names[: page.size])
+        more = len(names) > page.size
+        return Page(items, (items[-1].name.secret,) if more else None)
+
+    async def update(
+        self, secret: Secret, value: bytes, *, expected_etag: str, request: Request | None = None
+    ) -> None:
+        self._requests.check(request)
+        await self._check_etag(secret.name, expected_etag)
+        self._requests.record(request)
+        self._set(secret, value)
+
+    async def delete(
+        self, name: SecretName, *, expected_etag: str, request: Request | None = None
+    ) -> None:
+        self._requests.check(request)
+        await self._check_etag(name, expected_etag)
+        self._requests.record(request)
+        del self.rows[name], self.values[name]
+
+    async def _check_etag(self, name: SecretName, expected: str) -> None:
+        if (await self.get(name)).etag != expected:
+            raise AbortedError("the secret was changed by somebody else")
+
+    def _set(self, secret: Secret, value: bytes) -> None:
+        self.rows[secret.name], self.values[secret.name] = secret, value
 
 
 def _sort_key(name: FunctionName) -> tuple[str, str]:

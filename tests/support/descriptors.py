@@ -13,6 +13,7 @@ from skybridge.faas.v1 import (
     instance_service_pb2,
     metrics_service_pb2,
     schedule_service_pb2,
+    secret_service_pb2,
     system_service_pb2,
     token_service_pb2,
 )
@@ -24,6 +25,7 @@ _FILES = (
     metrics_service_pb2,
     dead_letter_service_pb2,
     schedule_service_pb2,
+    secret_service_pb2,
     system_service_pb2,
     token_service_pb2,
 )

@@ -39,6 +39,15 @@ def test_for_people(database: Path, file: Path) -> None:
     assert second.startswith(f"the database that was there is kept: {database}.replaced-")
 
 
+def test_the_key_of_secrets_is_not_forgotten(database: Path, file: Path) -> None:
+    run("migrate")
+    key = database.with_name(f"{database.name}-key")
+    key.write_bytes(b"k" * 32)
+    made = run("backup", file)
+    assert f"not in it: {key}, the key of secrets" in made.stderr.replace("\n", "")
+    assert made.stdout.startswith(str(file))
+
+
 def test_for_programs(database: Path, file: Path) -> None:
     run("migrate")
     made = json.loads(run("backup", "--json", file).stdout)

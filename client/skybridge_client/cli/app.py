@@ -12,6 +12,7 @@ from skybridge_client.cli import (
     functions,
     instances,
     schedules,
+    secrets,
     system,
     tokens,
     up,
@@ -31,6 +32,7 @@ app.add_typer(executions.app, name="executions")
 app.add_typer(instances.app, name="instances")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(schedules.app, name="schedules")
+app.add_typer(secrets.app, name="secrets")
 app.add_typer(tokens.app, name="tokens")
 for group in (
     run_command.app,

@@ -33,6 +33,12 @@ OPTIONS: dict[str, Any] = {
     "command": _option(list[str], "--command", "A word in place of ENTRYPOINT; repeatable."),
     "args": _option(list[str], "--arg", "A word in place of CMD; repeatable."),
     "env": _option(list[str], "--env", "A variable; repeatable, replaces all.", **_PAIR),
+    "secrets": _option(
+        list[str],
+        "--secret",
+        "A secret in /run/secrets/FILE; repeatable, replaces all.",
+        metavar="FILE=SECRET",
+    ),
     "working_dir": _option(str, "--working-dir", "Working directory."),
     "contract": _option(
         Literal["stdio", "http", "lambda"], "--contract", "How input gets in and output out."
@@ -110,7 +116,10 @@ OPTIONS: dict[str, Any] = {
 """An option for each keyword of FunctionFields."""
 
 
+_PAIRS = ("labels", "env", "secrets")
+
+
 def function_fields(given: Mapping[str, Any]) -> FunctionFields:
     """The keywords that were given as options; K=V words become dictionaries."""
-    pairs = {key: parsed(parse_pairs, given[key]) for key in ("labels", "env") if key in given}
+    pairs = {key: parsed(parse_pairs, given[key]) for key in _PAIRS if key in given}
     return FunctionFields(**{**given, **pairs})  # type: ignore[typeddict-item]

@@ -114,7 +114,7 @@ def word(enum: EnumDescriptor, number: int) -> str:
 
 def short(name: str) -> str:
     """A resource name without its kind where it is in the default namespace."""
-    for kind in ("functions", "executions", "instances", "schedules"):
+    for kind in ("functions", "executions", "instances", "schedules", "secrets"):
         prefix = f"namespaces/default/{kind}/"
         if name.startswith(prefix):
             return name.removeprefix(prefix)

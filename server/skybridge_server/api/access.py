@@ -22,7 +22,7 @@ _OPEN = (
     "grpc.reflection.v1alpha.ServerReflection/",
 )
 """Services that everybody may call."""
-_NEW = {"function_id": "functions", "schedule_id": "schedules"}
+_NEW = {"function_id": "functions", "schedule_id": "schedules", "secret_id": "secrets"}
 _LOGGED = re.compile(r"[a-z0-9/-]{1,256}")
 """What is fit for the log: names, in which there is no place for a secret."""
 

@@ -18,6 +18,7 @@ from skybridge_server.models.names import (
     InstanceName,
     RevisionName,
     ScheduleName,
+    SecretName,
 )
 from skybridge_server.models.tokens import TokenName
 from skybridge_server.services.violations import Violations
@@ -31,6 +32,7 @@ _REVISION = re.compile(rf"(?:namespaces/({_ID})/functions/)?({_ID})/revisions/([
 _EXECUTION = re.compile(rf"(?:namespaces/({_ID})/executions/)?({_UUID})")
 _INSTANCE = re.compile(rf"(?:namespaces/({_ID})/instances/)?({_UUID})")
 _SCHEDULE = re.compile(rf"(?:namespaces/({_ID})/schedules/)?({_ID})")
+_SECRET = re.compile(rf"(?:namespaces/({_ID})/secrets/)?({_ID})")
 _TOKEN = re.compile(rf"(?:tokens/)?({_ID})")
 _MAX_FUNCTION_LENGTH = len("namespaces//functions/") + 2 * 63
 _FULL_EXECUTION = re.compile(rf"namespaces/({_ID})/executions/({_UUID})")
@@ -54,6 +56,9 @@ _INSTANCE_RULE = (
     " lower case"
 )
 
+_SECRET_RULE = (
+    f"must be namespaces/{{namespace}}/secrets/{{secret}} or {{secret}}; each id {ID_RULE}"
+)
 _TOKEN_RULE = f"must be tokens/{{token}} or {{token}}; the id {ID_RULE}"
 
 
@@ -126,6 +131,18 @@ def new_schedule(parent: str, schedule_id: str, wrong: Violations) -> ScheduleNa
 def schedule(value: str, field: str, wrong: Violations) -> ScheduleName:
     match = _match(_SCHEDULE, value, _SCHEDULE_RULE, field, wrong)
     return ScheduleName(match[1] or DEFAULT_NAMESPACE, match[2]) if match else ScheduleName("", "")
+
+
+def new_secret(parent: str, secret_id: str, wrong: Violations) -> SecretName:
+    """Return the name of a secret to create."""
+    space = namespace(parent, "parent", wrong)
+    _match(_BARE_ID, secret_id, ID_RULE, "secret_id", wrong)
+    return SecretName(space, secret_id)
+
+
+def secret(value: str, field: str, wrong: Violations) -> SecretName:
+    match = _match(_SECRET, value, _SECRET_RULE, field, wrong)
+    return SecretName(match[1] or DEFAULT_NAMESPACE, match[2]) if match else SecretName("", "")
 
 
 def new_token(token_id: str, wrong: Violations) -> TokenName:

@@ -143,6 +143,13 @@ _TABLE: Mapping[str, Mapping[str, tuple[Permission, Names]]] = {
         "ResumeSchedule": (_WRITE, _NAME),
         "TriggerSchedule": (_INVOKE, _NAME),
     },
+    "SecretService": {
+        "CreateSecret": (_WRITE, _PARENT),
+        "GetSecret": (_READ, _NAME),
+        "ListSecrets": (_READ, _PARENT),
+        "UpdateSecret": (_WRITE, _NAME),
+        "DeleteSecret": (_WRITE, _NAME),
+    },
     "InstanceService": {
         "ListInstances": (_READ, _listed_instances),
         "GetInstance": (_READ, _NAME),

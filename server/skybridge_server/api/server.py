@@ -33,6 +33,10 @@ from skybridge.faas.v1.schedule_service_pb2_grpc import (
     ScheduleServiceServicer,
     add_ScheduleServiceServicer_to_server,
 )
+from skybridge.faas.v1.secret_service_pb2_grpc import (
+    SecretServiceServicer,
+    add_SecretServiceServicer_to_server,
+)
 from skybridge.faas.v1.system_service_pb2_grpc import (
     SystemServiceServicer,
     add_SystemServiceServicer_to_server,
@@ -59,6 +63,7 @@ Servicer = (
     | ScheduleServiceServicer
     | MetricsServiceServicer
     | InstanceServiceServicer
+    | SecretServiceServicer
     | SystemServiceServicer
     | TokenServiceServicer
 )
@@ -71,6 +76,7 @@ _SERVICES: Mapping[type[Servicer], Callable[[Any, Any], None]] = {
     ScheduleServiceServicer: add_ScheduleServiceServicer_to_server,
     MetricsServiceServicer: add_MetricsServiceServicer_to_server,
     InstanceServiceServicer: add_InstanceServiceServicer_to_server,
+    SecretServiceServicer: add_SecretServiceServicer_to_server,
     SystemServiceServicer: add_SystemServiceServicer_to_server,
     TokenServiceServicer: add_TokenServiceServicer_to_server,
 }

@@ -175,6 +175,8 @@ class FunctionSpec:
     retry_policy: RetryPolicy = field(default_factory=RetryPolicy)
     destinations: Destinations = NO_DESTINATIONS
     durability: Durability = Durability.COMMITTED
+    secrets: dict[str, str] = field(default_factory=dict)
+    """By the name of the file that each stands in, their ids."""
 
 
 @dataclass(frozen=True, slots=True)

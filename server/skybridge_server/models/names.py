@@ -79,6 +79,17 @@ class ScheduleName:
         return f"namespaces/{self.namespace}/schedules/{self.schedule}"
 
 
+@value(frozen=True, slots=True, order=True)
+class SecretName:
+    """Name of a secret."""
+
+    namespace: str
+    secret: str
+
+    def __str__(self) -> str:
+        return f"namespaces/{self.namespace}/secrets/{self.secret}"
+
+
 def new_id() -> str:
     """Return a new time-ordered UUID, version 7 (RFC 9562, section 5.7)."""
     milliseconds = time.time_ns() // 1_000_000

@@ -20,7 +20,13 @@ from skybridge_server.models.executions import Attempt, Execution, Queued
 from skybridge_server.models.functions import Function, PulledImage, Revision
 from skybridge_server.models.journal import Event, Output, OutputStream
 from skybridge_server.models.metrics import FunctionMetrics
-from skybridge_server.models.names import ExecutionName, FunctionName, RevisionName, ScheduleName
+from skybridge_server.models.names import (
+    ExecutionName,
+    FunctionName,
+    RevisionName,
+    ScheduleName,
+    SecretName,
+)
 from skybridge_server.models.paging import (
     DeadLetterQuery,
     ExecutionQuery,
@@ -31,6 +37,7 @@ from skybridge_server.models.paging import (
 )
 from skybridge_server.models.requests import Request
 from skybridge_server.models.schedules import Schedule
+from skybridge_server.models.secrets import Secret
 from skybridge_server.models.tokens import Token, TokenName
 
 
@@ -469,6 +476,46 @@ class TokenRepository(Protocol):
         ...
 
 
+class SecretRepository(Protocol):
+    """Secrets, whose values are encrypted.
+
+    What needs a value raises FailedPreconditionError (reason SECRETS_SEALED) where the key is
+    missing, or is another one.
+    """
+
+    async def create(self, secret: Secret, value: bytes, request: Request | None = None) -> None:
+        """Store a secret. AlreadyExistsError (reason SECRET_EXISTS)."""
+        ...
+
+    async def get(self, name: SecretName) -> Secret:
+        """Return what is to be known of a secret. NotFoundError."""
+        ...
+
+    async def value(self, name: SecretName) -> bytes:
+        """Return the value of a secret. NotFoundError."""
+        ...
+
+    async def mark(self, value: bytes) -> bytes:
+        """Return what tells values apart, and helps nobody to guess one."""
+        ...
+
+    async def list(self, namespace: str, page: PageRequest) -> Page[Secret]:
+        """Return a page of the secrets of a namespace, by name."""
+        ...
+
+    async def update(
+        self, secret: Secret, value: bytes, *, expected_etag: str, request: Request | None = None
+    ) -> None:
+        """Store what a user has changed. NotFoundError. AbortedError: it has another etag."""
+        ...
+
+    async def delete(
+        self, name: SecretName, *, expected_etag: str, request: Request | None = None
+    ) -> None:
+        """Delete a secret. Errors as in update."""
+        ...
+
+
 class Repositories(Protocol):
     """All repositories of one store."""
 
@@ -492,6 +539,8 @@ class Repositories(Protocol):
     def images(self) -> ImageRepository: ...
     @property
     def tokens(self) -> TokenRepository: ...
+    @property
+    def secrets(self) -> SecretRepository: ...
 
     async def tidy(self) -> bool:
         """Do a small piece of what deletions left to do; tell whether there may be more.

@@ -24,16 +24,18 @@ from skybridge_server.repositories.requests import SqliteRequests
 from skybridge_server.repositories.revisions import SqliteRevisions
 from skybridge_server.repositories.schedules import SqliteSchedules
 from skybridge_server.repositories.schema import migrate
+from skybridge_server.repositories.secrets import SqliteSecrets
 from skybridge_server.repositories.tables import MetaRow
 from skybridge_server.repositories.tokens import SqliteTokens
 from skybridge_server.repositories.upkeep import tidy
+from skybridge_server.repositories.vault import Vault, key_of
 from skybridge_server.repositories.waiting import SqliteWaiting
 
 
 class SqliteRepositories:
     """All repositories of one database file."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, vault: Vault) -> None:
         self._database = database
         cache = FunctionCache()
         self.functions = SqliteFunctions(database, cache)
@@ -46,6 +48,7 @@ class SqliteRepositories:
         self.requests = SqliteRequests(database)
         self.images = SqliteImages(database)
         self.tokens = SqliteTokens(database)
+        self.secrets = SqliteSecrets(database, vault)
 
     @classmethod
     async def open(cls, path: Path) -> SqliteRepositories:
@@ -58,7 +61,8 @@ class SqliteRepositories:
             lock = await asyncio.to_thread(_prepare, path)
         except (OSError, *DATABASE_ERRORS) as error:
             raise StorageError(f"the database {path} cannot be opened: {error}") from error
-        return cls(Database(path, lock, asyncio.get_running_loop()))
+        vault = Vault(key_of(path))
+        return cls(Database(path, lock, asyncio.get_running_loop()), vault)
 
     async def server_id(self) -> str:
         query = MetaRow.select(MetaRow.value).where(MetaRow.key == "server_id")

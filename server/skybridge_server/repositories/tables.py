@@ -384,6 +384,23 @@ class TokenRow(Model):
         without_rowid = True
 
 
+class SecretRow(Model):
+    """A secret; `sealed` is its value, encrypted with a key that is not in the database."""
+
+    id = AutoField()
+    namespace = TextField()
+    secret = TextField()
+    sealed = BlobField()
+    value_bytes = IntegerField()
+    create_time = BigIntegerField()
+    update_time = BigIntegerField()
+    etag = TextField()
+
+    class Meta:
+        table_name = "secrets"
+        indexes = ((("namespace", "secret"), True),)
+
+
 TABLES: tuple[type[Model], ...] = (
     MetaRow,
     FunctionRow,
@@ -400,4 +417,5 @@ TABLES: tuple[type[Model], ...] = (
     RequestRow,
     PulledImageRow,
     TokenRow,
+    SecretRow,
 )

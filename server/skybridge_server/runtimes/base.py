@@ -115,6 +115,8 @@ class ContainerSpec:
     network: Network
     isolation: Isolation
     stop_grace: timedelta
+    files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    """What stands in /run/secrets, by name; only its user can read it, and nobody change it."""
     reachable: bool = False
     """Whether the server will connect to its ports, or listen on some: see SupportsPorts."""
     ahead: bool = False
@@ -312,6 +314,15 @@ class Runtime(Protocol):
 
     async def close(self) -> None:
         """Let go of all connections."""
+        ...
+
+
+@runtime_checkable
+class SupportsFiles(Protocol):
+    """A runtime that keeps files of containers where something may be left of them."""
+
+    async def forget_files(self, labels: Mapping[str, str]) -> None:
+        """Delete the files of containers that had all these labels, and were removed by others."""
         ...
 
 

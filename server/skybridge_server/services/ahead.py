@@ -31,8 +31,8 @@ from skybridge_server.models.names import new_id
 from skybridge_server.runtimes.base import Containers
 from skybridge_server.services import labels
 from skybridge_server.services.bell import Bell
-from skybridge_server.services.container_specs import spec_of
 from skybridge_server.services.engines import Engines
+from skybridge_server.services.maker import Maker
 from skybridge_server.services.time_limit import seconds
 
 REPLACE_AFTER = 1.0
@@ -76,8 +76,9 @@ class _Shelf:
 class Ahead:
     """All containers of one server that are made ahead."""
 
-    def __init__(self, engines: Engines, server_id: str) -> None:
+    def __init__(self, engines: Engines, maker: Maker, server_id: str) -> None:
         self._engines = engines
+        self._maker = maker
         self._server_id = server_id
         self._shelves: dict[_Key, _Shelf] = {}
         self._active: dict[str, _Key] = {}
@@ -259,14 +260,13 @@ class Ahead:
             shelf.changed.ring()
 
     async def _create(self, revision: Revision, id_: str) -> str:
-        spec = spec_of(
+        return await self._maker.create(
             revision,
             f"skybridge-{revision.name.function.function}-ahead-{id_}",
             stdio.lasting_environment(revision.spec, revision.name),
             labels.of_ahead(self._server_id, revision.name, id_),
             ahead=True,
         )
-        return await self._engines.get(revision.spec.runtime).containers.create(spec)
 
     def _rest(self, shelf: _Shelf, error: SkybridgeError) -> None:
         """Try again later: executions do without until then."""

@@ -36,6 +36,7 @@ from skybridge_server.services.pulled_images import PulledImages
 from skybridge_server.services.pulling import pull
 from skybridge_server.services.requests import DeploymentPhase, RequestKey
 from skybridge_server.services.rules import check_image, check_spec
+from skybridge_server.services.secrets import SecretService
 from skybridge_server.services.violations import Violations
 
 log = structlog.get_logger(__name__)
@@ -52,6 +53,7 @@ class Deployer:
         pulled_images: PulledImages,
         limits: Limits,
         instances: InstanceService,
+        secrets: SecretService,
     ) -> None:
         self._repositories = repositories
         self._functions = functions
@@ -59,6 +61,7 @@ class Deployer:
         self._pulled_images = pulled_images
         self._limits = limits
         self._instances = instances
+        self._secrets = secrets
 
     async def deploy(
         self,
@@ -69,6 +72,7 @@ class Deployer:
     ) -> Revision:
         """Deploy a function as it was given, and return the revision that it then runs."""
         try:
+            await self._secrets.check(function.spec, function.name.namespace)
             async with self._pulled_images.deploying():
                 image = await self._prepare_image(function.spec, credentials, progress)
                 progress.tell(DeploymentPhase.ACTIVATING)

@@ -27,6 +27,7 @@ from skybridge_server.services.pulled_images import PulledImages
 from skybridge_server.services.pulling import pull
 from skybridge_server.services.requests import RequestKey
 from skybridge_server.services.rules import check_image
+from skybridge_server.services.secrets import SecretService
 
 log = structlog.get_logger(__name__)
 
@@ -58,6 +59,7 @@ class DeploymentService:
         pulled_images: PulledImages,
         limits: Limits,
         instances: InstanceService,
+        secrets: SecretService,
     ) -> None:
         self._repositories = repositories
         self._functions = functions
@@ -65,6 +67,7 @@ class DeploymentService:
         self._pulled_images = pulled_images
         self._limits = limits
         self._instances = instances
+        self._secrets = secrets
         self._tasks: dict[asyncio.Task[Revision], _Deployment] = {}
 
     async def deploy(
@@ -118,6 +121,7 @@ class DeploymentService:
             function = await self._repositories.functions.get(name)
             revision = await self._earlier_revision(function, number)
             check(revision)
+            await self._secrets.check(revision.spec, name.namespace)
             await self._check_image(revision)
 
             def change(current: Function) -> Function:
@@ -175,6 +179,7 @@ class DeploymentService:
             self._pulled_images,
             self._limits,
             self._instances,
+            self._secrets,
         )
         task = asyncio.create_task(deployer.deploy(function, credentials, key, progress))
         self._tasks[task] = _Deployment(key, task, progress)

@@ -44,6 +44,7 @@ MAX_COMMAND_ITEM_BYTES = 4 * KIB
 MAX_ARG_BYTES = 32 * KIB
 MAX_ENV_ENTRIES = 256
 MAX_ENV_BYTES = 128 * KIB
+MAX_SECRETS = 16
 MAX_WORKING_DIR_BYTES = 4 * KIB - 1
 MAX_UID = 2**31 - 1
 MAX_ATTEMPTS = 100
@@ -51,6 +52,7 @@ MAX_URL_LENGTH = 2048
 MAX_EXIT_CODES = 64
 
 LABEL_KEY = re.compile(r"[a-z0-9](?:[a-z0-9._/-]{0,61}[a-z0-9])?")
+SECRET_FILE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}")
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 USER = re.compile(r"([0-9]{1,10})(?::([0-9]{1,10}))?")
 TRACEPARENT = re.compile(
@@ -122,6 +124,7 @@ def check_spec(
         wrong.add(f"{prefix}.command[0]", "must not be empty")
     _check_items(spec.args, MAX_ARG_BYTES, f"{prefix}.args", wrong)
     _check_env(spec.env, f"{prefix}.env", wrong)
+    _check_secrets(spec.secrets, f"{prefix}.secrets", wrong)
     _check_working_dir(spec.working_dir, f"{prefix}.working_dir", wrong)
     warm_rules.check(spec, limits, prefix, wrong)
     check_runtime(spec.runtime, limits, f"{prefix}.runtime", wrong)
@@ -271,6 +274,21 @@ def _check_env(env: Mapping[str, str], field: str, wrong: Violations) -> None:
             wrong.add(_entry(field, name), "names that start with SKYBRIDGE_ are reserved")
         if "\0" in value:
             wrong.add(_entry(field, name), "must not contain NUL")
+
+
+def _check_secrets(secrets: Mapping[str, str], field: str, wrong: Violations) -> None:
+    if len(secrets) > MAX_SECRETS:
+        wrong.add(field, f"must have at most {MAX_SECRETS} entries, has {len(secrets)}")
+        return
+    for file, id_ in secrets.items():
+        if not SECRET_FILE.fullmatch(file):
+            wrong.add(
+                _entry(field, file),
+                "name of the file must have 1 to 64 characters of A-Z a-z 0-9 _ . - and not start"
+                " with .",
+            )
+        if not ID_PATTERN.fullmatch(id_):
+            wrong.add(_entry(field, file), "must be the id of a secret of the same namespace")
 
 
 def _check_working_dir(path: str, field: str, wrong: Violations) -> None:

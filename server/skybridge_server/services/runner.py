@@ -35,7 +35,6 @@ from skybridge_server.models.journal import GapReason
 from skybridge_server.repositories.base import ExecutionRepository
 from skybridge_server.runtimes.base import (
     Attachment,
-    ContainerSpec,
     ContainerState,
     ContainerStatus,
     Exit,
@@ -44,9 +43,9 @@ from skybridge_server.services import labels, outcome
 from skybridge_server.services.active import ActiveExecution
 from skybridge_server.services.adoption import replay, why_lost
 from skybridge_server.services.ahead import Ahead
-from skybridge_server.services.container_specs import spec_of
 from skybridge_server.services.engines import Engines
 from skybridge_server.services.lease import taken
+from skybridge_server.services.maker import Maker
 from skybridge_server.services.outcome import Outcome
 from skybridge_server.services.retries import Retries
 from skybridge_server.services.supervisor import OutputSource, Supervisor
@@ -76,6 +75,7 @@ class Runner:
         executions: ExecutionRepository,
         retries: Retries,
         ahead: Ahead,
+        maker: Maker,
         server_id: str,
     ) -> None:
         self._active = active
@@ -84,6 +84,7 @@ class Runner:
         self._executions = executions
         self._retries = retries
         self._ahead = ahead
+        self._maker = maker
         self._server_id = server_id
         self._spec = active.revision.spec
         self._supervisor = Supervisor(active, self._runtime)
@@ -298,7 +299,7 @@ class Runner:
                 if active.container_id:
                     with self._ahead.doubting(uid, active.revision):
                         return await self._start_made_ahead(input_)
-                active.container_id = await containers.create(self._container_spec(input_ or b""))
+                active.container_id = await self._create(input_ or b"")
                 return await self._start_container(input_)
             except StaleContainerError as error:
                 log.info("container created anew", detail=error.message)
@@ -364,10 +365,10 @@ class Runner:
                 with contextlib.suppress(asyncio.CancelledError, Exception):
                     await each
 
-    def _container_spec(self, input_: bytes) -> ContainerSpec:
+    async def _create(self, input_: bytes) -> str:
         execution = self._active.journal.execution
         deadline = datetime.now(UTC) + time_limit(self._active).length
-        return spec_of(
+        return await self._maker.create(
             self._active.revision,
             labels.container_name(execution),
             stdio.environment(self._spec, execution, input_, deadline),

@@ -13,7 +13,9 @@ from skybridge_server.runtimes.base import (
     ContainerEnd,
     ContainerRecord,
     Containers,
+    Runtime,
     SupportsEvents,
+    SupportsFiles,
 )
 from skybridge_server.services import labels
 from skybridge_server.services.ahead import Ahead
@@ -123,7 +125,16 @@ class Sweeper:
             log.warning("containers not listed", runtime=name, detail=error.message)
             return 0
         unknown = [record for record in records if not self._known(record)]
-        return sum([await _remove(containers, record) for record in unknown])
+        removed = sum([await _remove(containers, record) for record in unknown])
+        await self._forget_files(self._engines.get(name))
+        return removed
+
+    async def _forget_files(self, runtime: Runtime) -> None:
+        if isinstance(runtime, SupportsFiles):
+            try:
+                await runtime.forget_files(labels.of_server(self._server_id))
+            except SkybridgeError as error:
+                log.warning("files not looked for", runtime=runtime.name, detail=error.message)
 
     def _known(self, container: ContainerRecord | ContainerEnd) -> bool:
         instance = container.labels.get(labels.INSTANCE, "")

@@ -23,7 +23,16 @@ from tests.support import descriptors
 ACCESS = (Path(__file__).parents[3] / "docs" / "access.md").read_text()
 NO_NAMES = {
     *("request_id", "etag", "filter", "order_by", "page_token", "traceparent", "content_type"),
-    *("function_id", "schedule_id", "token_id", "id", "uid", "description", "state_message"),
+    *(
+        "function_id",
+        "schedule_id",
+        "secret_id",
+        "token_id",
+        "id",
+        "uid",
+        "description",
+        "state_message",
+    ),
     *("image", "command", "args", "working_dir", "path", "health_path", "user", "oci_runtime"),
     *("runtime", "url", "secret", "cron", "time_zone", "username", "password"),
     *("active_revision", "last_execution", "namespaces"),

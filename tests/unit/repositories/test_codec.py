@@ -146,6 +146,7 @@ def test_the_text_is_stable() -> None:
                 "on_failure": {"function": "", "url": "", "secret": ""},
             },
             "durability": 1,
+            "secrets": {},
         },
         "create_time": 1767225600000000,
         "update_time": 1767225600000000,

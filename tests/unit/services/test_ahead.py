@@ -34,6 +34,7 @@ from tests.unit.services.world import (
     HELLO,
     SERVER_ID,
     World,
+    maker_of,
     output_of,
     sample,
     settle,
@@ -330,7 +331,7 @@ async def test_an_engine_that_hangs_holds_up_no_other() -> None:
     runtimes["docker"].gate.hold("create")
     engines = Engines(runtimes, "docker")
     await engines.open()
-    ahead = Ahead(engines, SERVER_ID)
+    ahead = Ahead(engines, maker_of(engines), SERVER_ID)
     for name in runtimes:
         ahead.activate(name, stdio_revision(name))
     await until(lambda: len(runtimes["other"].containers.present) == 2)

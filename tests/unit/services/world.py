@@ -27,12 +27,14 @@ from skybridge_server.models.journal import (
 )
 from skybridge_server.models.names import ExecutionName, FunctionName
 from skybridge_server.services.active import ActiveExecution
-from skybridge_server.services.clock import Clock
+from skybridge_server.services.clock import SYSTEM_CLOCK, Clock
 from skybridge_server.services.engines import Engines
 from skybridge_server.services.journal import Journal
 from skybridge_server.services.limits import Limits
+from skybridge_server.services.maker import Maker
 from skybridge_server.services.pool.pool import Launcher
 from skybridge_server.services.requests import ExecutionRequest, FunctionDraft, RequestKey
+from skybridge_server.services.secrets import SecretService
 from tests.fakes.repositories import FakeRepositories
 from tests.fakes.runtime import IMAGE, FakeRuntime, Gate, Program
 from tests.limits import LIMITS
@@ -53,6 +55,11 @@ class VirtualClock(Clock):
 
     def now(self) -> datetime:
         return EPOCH + timedelta(seconds=asyncio.get_running_loop().time()) + self.ahead
+
+
+def maker_of(engines: Engines) -> Maker:
+    """Return what creates containers that have no secrets."""
+    return Maker(engines, SecretService(FakeRepositories(), SYSTEM_CLOCK))
 
 
 @dataclass

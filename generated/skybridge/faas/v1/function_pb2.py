@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from skybridge.faas.v1 import execution_pb2 as skybridge_dot_faas_dot_v1_dot_execution__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n skybridge/faas/v1/function.proto\x12\x11skybridge.faas.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!skybridge/faas/v1/execution.proto\"\xb6\x03\n\x08\x46unction\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x37\n\x06labels\x18\x04 \x03(\x0b\x32\'.skybridge.faas.v1.Function.LabelsEntry\x12-\n\x04spec\x18\x05 \x01(\x0b\x32\x1f.skybridge.faas.v1.FunctionSpec\x12/\n\x05state\x18\x06 \x01(\x0e\x32 .skybridge.faas.v1.FunctionState\x12\x15\n\rstate_message\x18\x07 \x01(\t\x12\x12\n\ngeneration\x18\x08 \x01(\x03\x12\x0c\n\x04\x65tag\x18\t \x01(\t\x12\x17\n\x0f\x61\x63tive_revision\x18\n \x01(\t\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xe4\x05\n\x0c\x46unctionSpec\x12\r\n\x05image\x18\x01 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x02 \x03(\t\x12\x0c\n\x04\x61rgs\x18\x03 \x03(\t\x12\x35\n\x03\x65nv\x18\x04 \x03(\x0b\x32(.skybridge.faas.v1.FunctionSpec.EnvEntry\x12\x13\n\x0bworking_dir\x18\x05 \x01(\t\x12-\n\x08\x63ontract\x18\x06 \x01(\x0b\x32\x1b.skybridge.faas.v1.Contract\x12/\n\tresources\x18\x07 \x01(\x0b\x32\x1c.skybridge.faas.v1.Resources\x12-\n\x08timeouts\x18\x08 \x01(\x0b\x32\x1b.skybridge.faas.v1.Timeouts\x12+\n\x07scaling\x18\t \x01(\x0b\x32\x1a.skybridge.faas.v1.Scaling\x12+\n\x07network\x18\n \x01(\x0e\x32\x1a.skybridge.faas.v1.Network\x12/\n\tisolation\x18\x0b \x01(\x0b\x32\x1c.skybridge.faas.v1.Isolation\x12\x32\n\x0bpull_policy\x18\x0c \x01(\x0e\x32\x1d.skybridge.faas.v1.PullPolicy\x12\x0f\n\x07runtime\x18\r \x01(\t\x12/\n\tretention\x18\x0e \x01(\x0b\x32\x1c.skybridge.faas.v1.Retention\x12\x34\n\x0cretry_policy\x18\x0f \x01(\x0b\x32\x1e.skybridge.faas.v1.RetryPolicy\x12\x35\n\x0c\x64\x65stinations\x18\x10 \x01(\x0b\x32\x1f.skybridge.faas.v1.Destinations\x12\x31\n\ndurability\x18\x11 \x01(\x0e\x32\x1d.skybridge.faas.v1.Durability\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x97\x01\n\x08\x43ontract\x12-\n\x04kind\x18\x01 \x01(\x0e\x32\x1f.skybridge.faas.v1.ContractKind\x12+\n\x05input\x18\x02 \x01(\x0e\x32\x1c.skybridge.faas.v1.InputMode\x12\x0c\n\x04port\x18\x03 \x01(\x05\x12\x0c\n\x04path\x18\x04 \x01(\t\x12\x13\n\x0bhealth_path\x18\x05 \x01(\t\"l\n\tResources\x12\x14\n\x0cmemory_bytes\x18\x01 \x01(\x03\x12\x12\n\ncpu_millis\x18\x02 \x01(\x03\x12\x0c\n\x04pids\x18\x03 \x01(\x03\x12\x11\n\ttmp_bytes\x18\x04 \x01(\x03\x12\x14\n\x0coutput_bytes\x18\x05 \x01(\x03\"\xe8\x01\n\x08Timeouts\x12(\n\x05queue\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05start\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\texecution\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0eshutdown_grace\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04idle\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x9e\x02\n\x07Scaling\x12\x17\n\x0fmax_concurrency\x18\x01 \x01(\x05\x12\x1c\n\x0fmax_queue_depth\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x15\n\rmin_instances\x18\x03 \x01(\x05\x12\x15\n\rmax_instances\x18\x04 \x01(\x05\x12\x1c\n\x14instance_concurrency\x18\x05 \x01(\x05\x12#\n\x1bmax_executions_per_instance\x18\x06 \x01(\x05\x12\'\n\x05reuse\x18\x07 \x01(\x0e\x32\x18.skybridge.faas.v1.Reuse\x12.\n\x0bpause_after\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationB\x12\n\x10_max_queue_depth\"d\n\tRetention\x12\x30\n\rexecution_age\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nexecutions\x18\x02 \x01(\x05\x12\x11\n\trevisions\x18\x03 \x01(\x05\"\xce\x02\n\x0bRetryPolicy\x12\x14\n\x0cmax_attempts\x18\x01 \x01(\x05\x12\x32\n\x0finitial_backoff\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0bmax_backoff\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1b\n\x13\x62\x61\x63koff_coefficient\x18\x04 \x01(\x01\x12\x13\n\x06jitter\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12*\n\x07max_age\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x08retry_on\x18\x07 \x03(\x0e\x32 .skybridge.faas.v1.FailureReason\x12\x12\n\nexit_codes\x18\x08 \x03(\x05\x12\x14\n\x0c\x64\x65\x61\x64_letters\x18\t \x01(\x08\x42\t\n\x07_jitter\"v\n\x0c\x44\x65stinations\x12\x32\n\non_success\x18\x01 \x01(\x0b\x32\x1e.skybridge.faas.v1.Destination\x12\x32\n\non_failure\x18\x02 \x01(\x0b\x32\x1e.skybridge.faas.v1.Destination\"<\n\x0b\x44\x65stination\x12\x10\n\x08\x66unction\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x0e\n\x06secret\x18\x03 \x01(\t\"E\n\tIsolation\x12\x0c\n\x04user\x18\x01 \x01(\t\x12\x15\n\rwritable_root\x18\x02 \x01(\x08\x12\x13\n\x0boci_runtime\x18\x03 \x01(\t\"\xfb\x01\n\x08Revision\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x03\x12-\n\x04spec\x18\x03 \x01(\x0b\x32\x1f.skybridge.faas.v1.FunctionSpec\x12\x10\n\x08image_id\x18\x04 \x01(\t\x12\x14\n\x0cimage_digest\x18\x05 \x01(\t\x12\x10\n\x08platform\x18\x06 \x01(\t\x12\x13\n\x0bimage_bytes\x18\x07 \x01(\x03\x12\x12\n\ngeneration\x18\x08 \x01(\x03\x12\x0e\n\x06\x61\x63tive\x18\t \x01(\x08\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x86\x01\n\rFunctionState\x12\x1e\n\x1a\x46UNCTION_STATE_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x46UNCTION_STATE_UNDEPLOYED\x10\x01\x12\x19\n\x15\x46UNCTION_STATE_ACTIVE\x10\x02\x12\x1b\n\x17\x46UNCTION_STATE_DISABLED\x10\x03*[\n\nDurability\x12\x1a\n\x16\x44URABILITY_UNSPECIFIED\x10\x00\x12\x18\n\x14\x44URABILITY_COMMITTED\x10\x01\x12\x17\n\x13\x44URABILITY_DEFERRED\x10\x02*x\n\x0c\x43ontractKind\x12\x1d\n\x19\x43ONTRACT_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43ONTRACT_KIND_STDIO\x10\x01\x12\x16\n\x12\x43ONTRACT_KIND_HTTP\x10\x02\x12\x18\n\x14\x43ONTRACT_KIND_LAMBDA\x10\x03*Q\n\tInputMode\x12\x1a\n\x16INPUT_MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10INPUT_MODE_STDIN\x10\x01\x12\x12\n\x0eINPUT_MODE_ENV\x10\x02*B\n\x05Reuse\x12\x15\n\x11REUSE_UNSPECIFIED\x10\x00\x12\x11\n\rREUSE_ALLOWED\x10\x01\x12\x0f\n\x0bREUSE_NEVER\x10\x02*H\n\x07Network\x12\x17\n\x13NETWORK_UNSPECIFIED\x10\x00\x12\x10\n\x0cNETWORK_NONE\x10\x01\x12\x12\n\x0eNETWORK_EGRESS\x10\x02*x\n\nPullPolicy\x12\x1b\n\x17PULL_POLICY_UNSPECIFIED\x10\x00\x12\x16\n\x12PULL_POLICY_ALWAYS\x10\x01\x12\x1e\n\x1aPULL_POLICY_IF_NOT_PRESENT\x10\x02\x12\x15\n\x11PULL_POLICY_NEVER\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n skybridge/faas/v1/function.proto\x12\x11skybridge.faas.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!skybridge/faas/v1/execution.proto\"\xb6\x03\n\x08\x46unction\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x37\n\x06labels\x18\x04 \x03(\x0b\x32\'.skybridge.faas.v1.Function.LabelsEntry\x12-\n\x04spec\x18\x05 \x01(\x0b\x32\x1f.skybridge.faas.v1.FunctionSpec\x12/\n\x05state\x18\x06 \x01(\x0e\x32 .skybridge.faas.v1.FunctionState\x12\x15\n\rstate_message\x18\x07 \x01(\t\x12\x12\n\ngeneration\x18\x08 \x01(\x03\x12\x0c\n\x04\x65tag\x18\t \x01(\t\x12\x17\n\x0f\x61\x63tive_revision\x18\n \x01(\t\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xd3\x06\n\x0c\x46unctionSpec\x12\r\n\x05image\x18\x01 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x02 \x03(\t\x12\x0c\n\x04\x61rgs\x18\x03 \x03(\t\x12\x35\n\x03\x65nv\x18\x04 \x03(\x0b\x32(.skybridge.faas.v1.FunctionSpec.EnvEntry\x12\x13\n\x0bworking_dir\x18\x05 \x01(\t\x12-\n\x08\x63ontract\x18\x06 \x01(\x0b\x32\x1b.skybridge.faas.v1.Contract\x12/\n\tresources\x18\x07 \x01(\x0b\x32\x1c.skybridge.faas.v1.Resources\x12-\n\x08timeouts\x18\x08 \x01(\x0b\x32\x1b.skybridge.faas.v1.Timeouts\x12+\n\x07scaling\x18\t \x01(\x0b\x32\x1a.skybridge.faas.v1.Scaling\x12+\n\x07network\x18\n \x01(\x0e\x32\x1a.skybridge.faas.v1.Network\x12/\n\tisolation\x18\x0b \x01(\x0b\x32\x1c.skybridge.faas.v1.Isolation\x12\x32\n\x0bpull_policy\x18\x0c \x01(\x0e\x32\x1d.skybridge.faas.v1.PullPolicy\x12\x0f\n\x07runtime\x18\r \x01(\t\x12/\n\tretention\x18\x0e \x01(\x0b\x32\x1c.skybridge.faas.v1.Retention\x12\x34\n\x0cretry_policy\x18\x0f \x01(\x0b\x32\x1e.skybridge.faas.v1.RetryPolicy\x12\x35\n\x0c\x64\x65stinations\x18\x10 \x01(\x0b\x32\x1f.skybridge.faas.v1.Destinations\x12\x31\n\ndurability\x18\x11 \x01(\x0e\x32\x1d.skybridge.faas.v1.Durability\x12=\n\x07secrets\x18\x12 \x03(\x0b\x32,.skybridge.faas.v1.FunctionSpec.SecretsEntry\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cSecretsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x97\x01\n\x08\x43ontract\x12-\n\x04kind\x18\x01 \x01(\x0e\x32\x1f.skybridge.faas.v1.ContractKind\x12+\n\x05input\x18\x02 \x01(\x0e\x32\x1c.skybridge.faas.v1.InputMode\x12\x0c\n\x04port\x18\x03 \x01(\x05\x12\x0c\n\x04path\x18\x04 \x01(\t\x12\x13\n\x0bhealth_path\x18\x05 \x01(\t\"l\n\tResources\x12\x14\n\x0cmemory_bytes\x18\x01 \x01(\x03\x12\x12\n\ncpu_millis\x18\x02 \x01(\x03\x12\x0c\n\x04pids\x18\x03 \x01(\x03\x12\x11\n\ttmp_bytes\x18\x04 \x01(\x03\x12\x14\n\x0coutput_bytes\x18\x05 \x01(\x03\"\xe8\x01\n\x08Timeouts\x12(\n\x05queue\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05start\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\texecution\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0eshutdown_grace\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04idle\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x9e\x02\n\x07Scaling\x12\x17\n\x0fmax_concurrency\x18\x01 \x01(\x05\x12\x1c\n\x0fmax_queue_depth\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x15\n\rmin_instances\x18\x03 \x01(\x05\x12\x15\n\rmax_instances\x18\x04 \x01(\x05\x12\x1c\n\x14instance_concurrency\x18\x05 \x01(\x05\x12#\n\x1bmax_executions_per_instance\x18\x06 \x01(\x05\x12\'\n\x05reuse\x18\x07 \x01(\x0e\x32\x18.skybridge.faas.v1.Reuse\x12.\n\x0bpause_after\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationB\x12\n\x10_max_queue_depth\"d\n\tRetention\x12\x30\n\rexecution_age\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nexecutions\x18\x02 \x01(\x05\x12\x11\n\trevisions\x18\x03 \x01(\x05\"\xce\x02\n\x0bRetryPolicy\x12\x14\n\x0cmax_attempts\x18\x01 \x01(\x05\x12\x32\n\x0finitial_backoff\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0bmax_backoff\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1b\n\x13\x62\x61\x63koff_coefficient\x18\x04 \x01(\x01\x12\x13\n\x06jitter\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12*\n\x07max_age\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x08retry_on\x18\x07 \x03(\x0e\x32 .skybridge.faas.v1.FailureReason\x12\x12\n\nexit_codes\x18\x08 \x03(\x05\x12\x14\n\x0c\x64\x65\x61\x64_letters\x18\t \x01(\x08\x42\t\n\x07_jitter\"v\n\x0c\x44\x65stinations\x12\x32\n\non_success\x18\x01 \x01(\x0b\x32\x1e.skybridge.faas.v1.Destination\x12\x32\n\non_failure\x18\x02 \x01(\x0b\x32\x1e.skybridge.faas.v1.Destination\"<\n\x0b\x44\x65stination\x12\x10\n\x08\x66unction\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x0e\n\x06secret\x18\x03 \x01(\t\"E\n\tIsolation\x12\x0c\n\x04user\x18\x01 \x01(\t\x12\x15\n\rwritable_root\x18\x02 \x01(\x08\x12\x13\n\x0boci_runtime\x18\x03 \x01(\t\"\xfb\x01\n\x08Revision\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x03\x12-\n\x04spec\x18\x03 \x01(\x0b\x32\x1f.skybridge.faas.v1.FunctionSpec\x12\x10\n\x08image_id\x18\x04 \x01(\t\x12\x14\n\x0cimage_digest\x18\x05 \x01(\t\x12\x10\n\x08platform\x18\x06 \x01(\t\x12\x13\n\x0bimage_bytes\x18\x07 \x01(\x03\x12\x12\n\ngeneration\x18\x08 \x01(\x03\x12\x0e\n\x06\x61\x63tive\x18\t \x01(\x08\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x86\x01\n\rFunctionState\x12\x1e\n\x1a\x46UNCTION_STATE_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x46UNCTION_STATE_UNDEPLOYED\x10\x01\x12\x19\n\x15\x46UNCTION_STATE_ACTIVE\x10\x02\x12\x1b\n\x17\x46UNCTION_STATE_DISABLED\x10\x03*[\n\nDurability\x12\x1a\n\x16\x44URABILITY_UNSPECIFIED\x10\x00\x12\x18\n\x14\x44URABILITY_COMMITTED\x10\x01\x12\x17\n\x13\x44URABILITY_DEFERRED\x10\x02*x\n\x0c\x43ontractKind\x12\x1d\n\x19\x43ONTRACT_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43ONTRACT_KIND_STDIO\x10\x01\x12\x16\n\x12\x43ONTRACT_KIND_HTTP\x10\x02\x12\x18\n\x14\x43ONTRACT_KIND_LAMBDA\x10\x03*Q\n\tInputMode\x12\x1a\n\x16INPUT_MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10INPUT_MODE_STDIN\x10\x01\x12\x12\n\x0eINPUT_MODE_ENV\x10\x02*B\n\x05Reuse\x12\x15\n\x11REUSE_UNSPECIFIED\x10\x00\x12\x11\n\rREUSE_ALLOWED\x10\x01\x12\x0f\n\x0bREUSE_NEVER\x10\x02*H\n\x07Network\x12\x17\n\x13NETWORK_UNSPECIFIED\x10\x00\x12\x10\n\x0cNETWORK_NONE\x10\x01\x12\x12\n\x0eNETWORK_EGRESS\x10\x02*x\n\nPullPolicy\x12\x1b\n\x17PULL_POLICY_UNSPECIFIED\x10\x00\x12\x16\n\x12PULL_POLICY_ALWAYS\x10\x01\x12\x1e\n\x1aPULL_POLICY_IF_NOT_PRESENT\x10\x02\x12\x15\n\x11PULL_POLICY_NEVER\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,46 +38,50 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FUNCTION_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_FUNCTIONSPEC_ENVENTRY']._loaded_options = None
   _globals['_FUNCTIONSPEC_ENVENTRY']._serialized_options = b'8\001'
-  _globals['_FUNCTIONSTATE']._serialized_start=3074
-  _globals['_FUNCTIONSTATE']._serialized_end=3208
-  _globals['_DURABILITY']._serialized_start=3210
-  _globals['_DURABILITY']._serialized_end=3301
-  _globals['_CONTRACTKIND']._serialized_start=3303
-  _globals['_CONTRACTKIND']._serialized_end=3423
-  _globals['_INPUTMODE']._serialized_start=3425
-  _globals['_INPUTMODE']._serialized_end=3506
-  _globals['_REUSE']._serialized_start=3508
-  _globals['_REUSE']._serialized_end=3574
-  _globals['_NETWORK']._serialized_start=3576
-  _globals['_NETWORK']._serialized_end=3648
-  _globals['_PULLPOLICY']._serialized_start=3650
-  _globals['_PULLPOLICY']._serialized_end=3770
+  _globals['_FUNCTIONSPEC_SECRETSENTRY']._loaded_options = None
+  _globals['_FUNCTIONSPEC_SECRETSENTRY']._serialized_options = b'8\001'
+  _globals['_FUNCTIONSTATE']._serialized_start=3185
+  _globals['_FUNCTIONSTATE']._serialized_end=3319
+  _globals['_DURABILITY']._serialized_start=3321
+  _globals['_DURABILITY']._serialized_end=3412
+  _globals['_CONTRACTKIND']._serialized_start=3414
+  _globals['_CONTRACTKIND']._serialized_end=3534
+  _globals['_INPUTMODE']._serialized_start=3536
+  _globals['_INPUTMODE']._serialized_end=3617
+  _globals['_REUSE']._serialized_start=3619
+  _globals['_REUSE']._serialized_end=3685
+  _globals['_NETWORK']._serialized_start=3687
+  _globals['_NETWORK']._serialized_end=3759
+  _globals['_PULLPOLICY']._serialized_start=3761
+  _globals['_PULLPOLICY']._serialized_end=3881
   _globals['_FUNCTION']._serialized_start=156
   _globals['_FUNCTION']._serialized_end=594
   _globals['_FUNCTION_LABELSENTRY']._serialized_start=549
   _globals['_FUNCTION_LABELSENTRY']._serialized_end=594
   _globals['_FUNCTIONSPEC']._serialized_start=597
-  _globals['_FUNCTIONSPEC']._serialized_end=1337
-  _globals['_FUNCTIONSPEC_ENVENTRY']._serialized_start=1295
-  _globals['_FUNCTIONSPEC_ENVENTRY']._serialized_end=1337
-  _globals['_CONTRACT']._serialized_start=1340
-  _globals['_CONTRACT']._serialized_end=1491
-  _globals['_RESOURCES']._serialized_start=1493
-  _globals['_RESOURCES']._serialized_end=1601
-  _globals['_TIMEOUTS']._serialized_start=1604
-  _globals['_TIMEOUTS']._serialized_end=1836
-  _globals['_SCALING']._serialized_start=1839
-  _globals['_SCALING']._serialized_end=2125
-  _globals['_RETENTION']._serialized_start=2127
-  _globals['_RETENTION']._serialized_end=2227
-  _globals['_RETRYPOLICY']._serialized_start=2230
-  _globals['_RETRYPOLICY']._serialized_end=2564
-  _globals['_DESTINATIONS']._serialized_start=2566
-  _globals['_DESTINATIONS']._serialized_end=2684
-  _globals['_DESTINATION']._serialized_start=2686
-  _globals['_DESTINATION']._serialized_end=2746
-  _globals['_ISOLATION']._serialized_start=2748
-  _globals['_ISOLATION']._serialized_end=2817
-  _globals['_REVISION']._serialized_start=2820
-  _globals['_REVISION']._serialized_end=3071
+  _globals['_FUNCTIONSPEC']._serialized_end=1448
+  _globals['_FUNCTIONSPEC_ENVENTRY']._serialized_start=1358
+  _globals['_FUNCTIONSPEC_ENVENTRY']._serialized_end=1400
+  _globals['_FUNCTIONSPEC_SECRETSENTRY']._serialized_start=1402
+  _globals['_FUNCTIONSPEC_SECRETSENTRY']._serialized_end=1448
+  _globals['_CONTRACT']._serialized_start=1451
+  _globals['_CONTRACT']._serialized_end=1602
+  _globals['_RESOURCES']._serialized_start=1604
+  _globals['_RESOURCES']._serialized_end=1712
+  _globals['_TIMEOUTS']._serialized_start=1715
+  _globals['_TIMEOUTS']._serialized_end=1947
+  _globals['_SCALING']._serialized_start=1950
+  _globals['_SCALING']._serialized_end=2236
+  _globals['_RETENTION']._serialized_start=2238
+  _globals['_RETENTION']._serialized_end=2338
+  _globals['_RETRYPOLICY']._serialized_start=2341
+  _globals['_RETRYPOLICY']._serialized_end=2675
+  _globals['_DESTINATIONS']._serialized_start=2677
+  _globals['_DESTINATIONS']._serialized_end=2795
+  _globals['_DESTINATION']._serialized_start=2797
+  _globals['_DESTINATION']._serialized_end=2857
+  _globals['_ISOLATION']._serialized_start=2859
+  _globals['_ISOLATION']._serialized_end=2928
+  _globals['_REVISION']._serialized_start=2931
+  _globals['_REVISION']._serialized_end=3182
 # @@protoc_insertion_point(module_scope)

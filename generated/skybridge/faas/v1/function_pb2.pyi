@@ -375,6 +375,26 @@ class FunctionSpec(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class SecretsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     IMAGE_FIELD_NUMBER: _builtins.int
     COMMAND_FIELD_NUMBER: _builtins.int
     ARGS_FIELD_NUMBER: _builtins.int
@@ -392,6 +412,7 @@ class FunctionSpec(_message.Message):
     RETRY_POLICY_FIELD_NUMBER: _builtins.int
     DESTINATIONS_FIELD_NUMBER: _builtins.int
     DURABILITY_FIELD_NUMBER: _builtins.int
+    SECRETS_FIELD_NUMBER: _builtins.int
     image: _builtins.str
     """Required. Image reference, by tag or digest, such as `busybox:1.36` or
     `ghcr.io/acme/resize@sha256:...`; at most 512 characters.
@@ -460,6 +481,14 @@ class FunctionSpec(_message.Message):
     def destinations(self) -> Global___Destinations:
         """Who is told of the end of an execution that no caller waits for."""
 
+    @_builtins.property
+    def secrets(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Secrets that its containers find in files, `/run/secrets/{file}`: the names
+        of files, and for each the id of a secret of the same namespace. Only the
+        function's user can read them. At most 16; names of files have 1 to 64
+        characters of `A-Z a-z 0-9 _ . -` and do not start with `.`.
+        """
+
     def __init__(
         self,
         *,
@@ -480,10 +509,11 @@ class FunctionSpec(_message.Message):
         retry_policy: Global___RetryPolicy | None = ...,
         destinations: Global___Destinations | None = ...,
         durability: Global___Durability.ValueType = ...,
+        secrets: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["contract", b"contract", "destinations", b"destinations", "isolation", b"isolation", "resources", b"resources", "retention", b"retention", "retry_policy", b"retry_policy", "scaling", b"scaling", "timeouts", b"timeouts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "command", b"command", "contract", b"contract", "destinations", b"destinations", "durability", b"durability", "env", b"env", "image", b"image", "isolation", b"isolation", "network", b"network", "pull_policy", b"pull_policy", "resources", b"resources", "retention", b"retention", "retry_policy", b"retry_policy", "runtime", b"runtime", "scaling", b"scaling", "timeouts", b"timeouts", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "command", b"command", "contract", b"contract", "destinations", b"destinations", "durability", b"durability", "env", b"env", "image", b"image", "isolation", b"isolation", "network", b"network", "pull_policy", b"pull_policy", "resources", b"resources", "retention", b"retention", "retry_policy", b"retry_policy", "runtime", b"runtime", "scaling", b"scaling", "secrets", b"secrets", "timeouts", b"timeouts", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -77,6 +77,7 @@ def _spec_from_proto(
         durability=enum_from_proto(
             message.durability, defaults.durability, f"{prefix}durability", wrong
         ),
+        secrets=dict(message.secrets),
     )
 
 
@@ -209,6 +210,7 @@ def _fill_spec(message: pb.FunctionSpec, spec: FunctionSpec) -> None:
     message.command.extend(spec.command)
     message.args.extend(spec.args)
     message.env.update(spec.env)
+    message.secrets.update(spec.secrets)
     message.working_dir = spec.working_dir
     message.contract.kind = pb.ContractKind.ValueType(spec.contract.kind)
     message.contract.input = pb.InputMode.ValueType(spec.contract.input)

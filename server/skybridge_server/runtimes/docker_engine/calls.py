@@ -22,6 +22,7 @@ from skybridge_server.runtimes.base import (
     ContainerStatus,
     Exit,
 )
+from skybridge_server.runtimes.docker_engine import files
 from skybridge_server.runtimes.docker_engine.client import Engine
 from skybridge_server.runtimes.docker_engine.errors import is_awake, is_conflict, is_missing
 from skybridge_server.runtimes.docker_engine.hardening import container_config, host_options
@@ -39,7 +40,14 @@ def create(engine: Engine, spec: ContainerSpec, join: str = "") -> str:
         ensure_egress(engine.short)
     host_config = engine.short.create_host_config(**host_options(engine.info, spec, join))
     config = container_config(spec)
-    return str(engine.short.create_container(**config, host_config=host_config)["Id"])
+    container_id = str(engine.short.create_container(**config, host_config=host_config)["Id"])
+    if spec.files:
+        try:
+            engine.short.put_archive(container_id, files.FOLDER, files.archive(spec))
+        except BaseException:
+            remove(engine.short, container_id)
+            raise
+    return container_id
 
 
 def prepare_encryption(client: APIClient, container_id: str) -> tuple[APIClient, SSLContext]:

@@ -10,6 +10,7 @@ from docker.types import LogConfig
 
 from skybridge_server.models.functions import Network
 from skybridge_server.runtimes.base import ContainerSpec
+from skybridge_server.runtimes.docker_engine import files
 from skybridge_server.runtimes.docker_engine.networks import EGRESS_NETWORK
 
 NANO_CPUS_PER_MILLI = 1_000_000
@@ -45,6 +46,7 @@ def host_options(info: Mapping[str, Any], spec: ContainerSpec, join: str = "") -
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges"],  # seccomp: the engine's default profile
         "read_only": not spec.isolation.writable_root,
+        "mounts": files.mounts(spec) or None,
         "tmpfs": {"/tmp": f"size={resources.tmp_bytes},mode=1777,nosuid,nodev,exec"},  # noqa: S108
         "mem_limit": resources.memory_bytes,
         "memswap_limit": resources.memory_bytes,  # of both together, so there is no swap

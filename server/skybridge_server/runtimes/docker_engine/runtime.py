@@ -18,6 +18,7 @@ from skybridge_server.runtimes.base import (
     Listener,
     WriteBoundary,
 )
+from skybridge_server.runtimes.docker_engine import files
 from skybridge_server.runtimes.docker_engine.boundaries import PipeBoundaries
 from skybridge_server.runtimes.docker_engine.cgroups import read_processes, read_usage
 from skybridge_server.runtimes.docker_engine.client import (
@@ -95,6 +96,10 @@ class DockerRuntime:
     @property
     def containers(self) -> SandboxedContainers:
         return self._containers
+
+    async def forget_files(self, labels: Mapping[str, str]) -> None:
+        with translating(of_engine):
+            await self._engine.call(lambda engine: files.forget(engine.short, labels))
 
     async def check(self) -> EngineInfo:
         # To connect is to ask it for all of itself, and that takes a busy engine long.

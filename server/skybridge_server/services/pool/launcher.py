@@ -20,7 +20,6 @@ from skybridge_server.models.functions import Revision
 from skybridge_server.models.instances import InstanceState
 from skybridge_server.runtimes.base import (
     Attachment,
-    ContainerSpec,
     Runtime,
     SupportsAdoption,
     SupportsBoundaries,
@@ -28,8 +27,8 @@ from skybridge_server.runtimes.base import (
     WriteBoundary,
 )
 from skybridge_server.services import labels
-from skybridge_server.services.container_specs import spec_of
 from skybridge_server.services.engines import Engines
+from skybridge_server.services.maker import Maker
 from skybridge_server.services.pool.instances import Ended, Instance
 from skybridge_server.services.pool.marks import Marks
 from skybridge_server.services.pool.processes import ProcessWatch
@@ -44,10 +43,16 @@ class ContainerLauncher:
     """Starts and removes instances in containers."""
 
     def __init__(
-        self, engines: Engines, server_id: str, marks: Marks, open_: Open = open_conversation
+        self,
+        engines: Engines,
+        maker: Maker,
+        server_id: str,
+        marks: Marks,
+        open_: Open = open_conversation,
     ) -> None:
         self.marks = marks
         self._engines = engines
+        self._maker = maker
         self._server_id = server_id
         self._open = open_
         self._attachments: dict[Instance, Attachment] = {}
@@ -144,7 +149,7 @@ class ContainerLauncher:
 
     async def _create_and_start(self, runtime: Runtime, instance: Instance) -> None:
         containers = runtime.containers
-        instance.container_id = await containers.create(self._spec(instance))
+        instance.container_id = await self._create(instance)
         attachment = await self._attach(runtime, instance)
         await containers.start(instance.container_id)
         await self._follow(runtime, instance, attachment)
@@ -160,9 +165,9 @@ class ContainerLauncher:
         await attachment.close_input()
         self._readers[instance] = asyncio.create_task(self._read(runtime, instance, attachment))
 
-    def _spec(self, instance: Instance) -> ContainerSpec:
+    async def _create(self, instance: Instance) -> str:
         revision = instance.revision
-        return spec_of(
+        return await self._maker.create(
             revision,
             f"skybridge-{revision.name.function.function}-{instance.name.instance}",
             environment(revision),

@@ -29,7 +29,16 @@ from tests.fakes.repositories import FakeRepositories
 from tests.fakes.runtime import IMAGE, FakeRuntime, sleep
 from tests.limits import LIMITS
 from tests.unit.services.pool.test_warm_runner import FakeConversation, TalkingLauncher, hang
-from tests.unit.services.world import BUSYBOX, HELLO, SERVER_ID, VirtualClock, World, settle, until
+from tests.unit.services.world import (
+    BUSYBOX,
+    HELLO,
+    SERVER_ID,
+    VirtualClock,
+    World,
+    maker_of,
+    settle,
+    until,
+)
 
 HTTP = Contract(ContractKind.HTTP)
 
@@ -53,7 +62,9 @@ class Server:
         await engines.open()
         self.engines.append(engines)
         metrics, clock = CollectorRegistry(), VirtualClock()
-        launcher = ContainerLauncher(engines, SERVER_ID, Marks(self.memory), self._converse)
+        launcher = ContainerLauncher(
+            engines, maker_of(engines), SERVER_ID, Marks(self.memory), self._converse
+        )
         services = wire(
             self.repositories,
             engines,
