@@ -11,7 +11,7 @@ import datetime as dt
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 import grpc
@@ -57,7 +57,8 @@ class Unary(Generic[T]):
     """One request, one answer."""
 
     rpc: Callable[[Stubs], Any]
-    request: Message
+    request: Message = field(repr=False)
+    """It may hold what is secret."""
     give: Callable[[Any], T]
     timeout: float | None
     """Seconds; None: the client's default."""

@@ -25,7 +25,8 @@ def create_secret(
 
     Functions of its namespace, `parent`, find it where their `secrets` say.
 
-    Raises InvalidArgumentError, AlreadyExistsError.
+    Raises InvalidArgumentError, AlreadyExistsError, FailedPreconditionError (the server's key
+    for secrets is missing).
     """
     request = CreateSecretRequest(
         parent=parent, secret_id=secret_id, value=value, request_id=new_request_id(request_id)
@@ -57,7 +58,8 @@ def update_secret(
 
     `etag`: change nothing if somebody else wrote in between.
 
-    Raises InvalidArgumentError, NotFoundError, AbortedError (stale etag).
+    Raises InvalidArgumentError, NotFoundError, AbortedError (stale etag),
+    FailedPreconditionError (the server's key for secrets is missing).
     """
     request = UpdateSecretRequest(
         name=name, value=value, etag=etag, request_id=new_request_id(request_id)

@@ -124,8 +124,8 @@ def backup(file: File, as_json: AsJson = False) -> None:
     with _readable_errors(), _progress() as progress:
         database = load_settings().database
         made = back_up(database, file, progress)
-    if key_of(database).exists():
-        typer.echo(f"not in it: {key_of(database)}, the key of secrets; keep a copy", err=True)
+    if made.secrets:
+        typer.echo(f"not in it: {key_of(database)}, the key of its secrets; keep a copy", err=True)
     if as_json:
         print(json.dumps(asdict(made), indent=2))
     else:
@@ -149,9 +149,13 @@ def restore(
     waited then runs when the server starts, even if it has run since.
     """
     from skybridge_server.repositories.backup import restore as restore_file
+    from skybridge_server.repositories.vault import key_of
 
     with _readable_errors(), _progress() as progress:
-        made = restore_file(file, load_settings().database, sha256=sha256, progress=progress)
+        database = load_settings().database
+        made = restore_file(file, database, sha256=sha256, progress=progress)
+    if made.database.secrets:
+        typer.echo(f"its secrets need the key of its time: {key_of(database)}", err=True)
     if as_json:
         print(json.dumps(asdict(made), indent=2))
         return

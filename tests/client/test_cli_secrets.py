@@ -28,7 +28,7 @@ def test_the_value_comes_from_stdin_or_a_file_as_it_is(server: Scripted, tmp_pat
     for given, stdin in (((), VALUE), (("--file", str(file)), b"")):
         server.on("CreateSecret", service.CreateSecretResponse(secret=DB))
         server.on("UpdateSecret", service.UpdateSecretResponse(secret=DB))
-        create = ("secrets", "create", "db", "--namespace", "red", *given)
+        create = ("secrets", "create", "db", "--namespace", "namespaces/red", *given)
         assert skybridge(server, *create, stdin=stdin).code == 0
         update = ("secrets", "update", "db", "--etag", "one", *given)
         ran = skybridge(server, *update, "--json", stdin=stdin)
@@ -69,3 +69,12 @@ def test_get_and_delete(server: Scripted) -> None:
     assert skybridge(server, "secrets", "delete", "db", "--etag", "one").code == 0
     (request,) = server.asked("DeleteSecret")
     assert (request.name, request.etag) == ("db", "one")
+
+
+def test_too_much_is_told_before_it_is_sent(server: Scripted, tmp_path: Path) -> None:
+    large = tmp_path / "large"
+    large.write_bytes(b"x" * (64 * 1024 + 1))
+    for given, stdin in (((), large.read_bytes()), (("--file", str(large)), b"")):
+        ran = skybridge(server, "secrets", "create", "db", *given, stdin=stdin)
+        assert (ran.code, server.requests) == (2, [])
+        assert "a secret has at most 64 KiB" in ran.words

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import docker
 import pytest
+import requests
 
-from skybridge_server.errors import ContainerStartError
+from skybridge_server.errors import ContainerStartError, RuntimeUnavailableError
 from skybridge_server.models.functions import MIB, Isolation, Network, Resources
 from skybridge_server.models.journal import OutputStream
 from skybridge_server.runtimes.base import Attachment, ContainerSpec
@@ -330,17 +333,27 @@ def volumes(engine: Engine) -> list[str]:
     return [volume["Name"] for volume in found or ()]
 
 
-LOOK = "cd /run/secrets; stat -c '%n %u %a' *; head -c 64 *; echo x > new; chmod 777 .; rm *"
+LOOK = "cd /run/secrets; stat -c '%n %u:%g %a' *; head -c 64 *"
+HARM = (
+    "cd /run/secrets; echo x > new; chmod 777 .;"
+    " for f in *; do rm $f; chmod 600 $f; echo x >> $f; done"
+)
 
 
-@pytest.mark.parametrize("user", ["65532", "1000:100"])
-async def test_files_are_for_the_user_to_read_and_no_more(engine: Engine, user: str) -> None:
+@pytest.mark.parametrize(
+    ("user", "mode"), [("65532:65532", "440"), ("1000:100", "440"), ("7", "444")]
+)
+async def test_files_are_for_the_user_to_read_and_no_more(
+    engine: Engine, user: str, mode: str
+) -> None:
     files = {"db-password": b"geheim\n", "Key_1.pem": b"-----\n"}
-    output = await engine.run(LOOK, files=files, isolation=Isolation(user=user))
-    owner = user.partition(":")[0]
-    assert f"Key_1.pem {owner} 400\ndb-password {owner} 400\n" in output
+    changes: dict[str, object] = {"files": files, "isolation": Isolation(user=user)}
+    output = await engine.run(LOOK, **changes)
+    group = user.partition(":")[2] or "0"
+    assert f"Key_1.pem 0:{group} {mode}\ndb-password 0:{group} {mode}\n" in output
     assert "geheim" in output
-    assert output.count("Permission denied") + output.count("not permitted") == 4
+    output = await engine.run(HARM, **changes)
+    assert output.count("Permission denied") + output.count("not permitted") == 2 + 3 * len(files)
 
 
 async def test_files_are_seen_by_nobody_else_and_go_with_their_container(engine: Engine) -> None:
@@ -368,7 +381,7 @@ async def test_files_that_others_left_are_found(engine: Engine) -> None:
 
 
 async def test_nothing_is_left_where_files_cannot_be_written(engine: Engine) -> None:
-    with pytest.raises(ContainerStartError):
+    with pytest.raises(ContainerStartError, match=r"files of spec\.secrets cannot be written"):
         await engine.runtime.containers.create(engine.spec("true", files={"x" * 300: b"x"}))
     assert await engine.runtime.containers.list(engine.labels) == ()
     assert volumes(engine) == []
@@ -378,3 +391,33 @@ async def test_many_large_files(engine: Engine) -> None:
     files = {f"f{number}": bytes([number]) * 64 * 1024 for number in range(16)}
     output = await engine.run("cat /run/secrets/* | wc -c", files=files)
     assert output.strip() == str(16 * 64 * 1024)
+
+
+@pytest.mark.parametrize("how", ["cancelled", "cut off"])
+async def test_nothing_is_left_of_what_never_got_its_files(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    reached, go_on = threading.Event(), threading.Event()
+    write = docker.APIClient.put_archive
+
+    def slow(*arguments: Any) -> bool:
+        reached.set()
+        go_on.wait(PATIENCE)
+        if how == "cut off":
+            raise requests.exceptions.ConnectionError
+        return bool(write(*arguments))
+
+    monkeypatch.setattr(docker.APIClient, "put_archive", slow)
+    spec = engine.spec("true", files={"a": b"x"})
+    creating = asyncio.create_task(engine.runtime.containers.create(spec))
+    assert await asyncio.to_thread(reached.wait, PATIENCE)
+    if how == "cancelled":
+        creating.cancel()
+    go_on.set()
+    (ended,) = await asyncio.gather(creating, return_exceptions=True)
+    assert isinstance(ended, asyncio.CancelledError | RuntimeUnavailableError)
+
+    async def gone() -> bool:
+        return await engine.runtime.containers.list(engine.labels) == () and not volumes(engine)
+
+    await until(gone, "the container to go, and its volume")

@@ -745,6 +745,9 @@ class FakeSecrets:
         await self.get(name)
         return self.values[name]
 
+    async def make_key(self) -> None:
+        """There is none."""
+
     async def mark(self, value: bytes) -> bytes:
         return hashlib.sha256(value).digest()
 

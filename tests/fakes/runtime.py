@@ -443,6 +443,7 @@ class FakeRuntime:
         self._images = FakeImages(self.gate)
         self._containers = FakeContainers(self.gate, self._images)
         self.used = Usage()
+        self.looked_for_files: list[Mapping[str, str]] = []
         self.process_count: int | None = 1
         self.info = EngineInfo("fake 1.0", "1.0", "linux/amd64", 2, ("runc",), ())
 
@@ -461,6 +462,10 @@ class FakeRuntime:
     async def check(self) -> EngineInfo:
         await self.gate.pass_through("check")
         return self.info
+
+    async def forget_files(self, labels: Mapping[str, str]) -> None:
+        await self.gate.pass_through("forget_files")
+        self.looked_for_files.append(labels)
 
     async def usage(self, container_id: str) -> Usage:
         return self.used
@@ -527,7 +532,7 @@ class Gate:
 
     Methods are named `get_image`, `pull`, `create`, `attach`, `rename`, `start`, `inspect`, `logs`,
     `wait`, `signal`, `remove`, `list`, `check`, `container_ends`, `connect`, `listen`, `adopt`,
-    `pause` and `unpause`.
+    `pause`, `unpause` and `forget_files`.
     """
 
     def __init__(self) -> None:

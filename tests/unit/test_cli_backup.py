@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -41,11 +43,14 @@ def test_for_people(database: Path, file: Path) -> None:
 
 def test_the_key_of_secrets_is_not_forgotten(database: Path, file: Path) -> None:
     run("migrate")
-    key = database.with_name(f"{database.name}-key")
-    key.write_bytes(b"k" * 32)
-    made = run("backup", file)
-    assert f"not in it: {key}, the key of secrets" in made.stderr.replace("\n", "")
+    with closing(sqlite3.connect(database)) as connection, connection:
+        row = "(1, 'default', 'db', x'00', 1, 0, 0, 'e')"
+        connection.execute(f"INSERT INTO secrets VALUES {row}")
+    made, restored = run("backup", file), run("restore", file)
+    key = f"{database}-key"
+    assert f"not in it: {key}, the key of its secrets" in made.stderr.replace("\n", "")
     assert made.stdout.startswith(str(file))
+    assert f"its secrets need the key of its time: {key}" in restored.stderr.replace("\n", "")
 
 
 def test_for_programs(database: Path, file: Path) -> None:

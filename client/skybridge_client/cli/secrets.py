@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import typer
 
@@ -15,6 +15,8 @@ from skybridge_client.cli.session import Session, command
 from skybridge_client.messages import Secret
 
 app = typer.Typer(help="Manage values that functions find in files.", no_args_is_help=True)
+
+MAX_BYTES = 64 * 1024
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The secret.", show_default=False)]
 File = Annotated[
@@ -46,14 +48,14 @@ def create(
 ) -> None:
     """Create a secret from stdin or a file, as it is: a newline at its end belongs to it."""
     value = _read(file)
-    created = session.client.create_secret(name, value, parent=f"namespaces/{namespace}")
+    created = session.client.create_secret(name, value, parent=_parent(namespace))
     show(created, session.form)
 
 
 @command(app, "list", "skybridge secrets list", "skybridge secrets list -o name")
 def list_(session: Session, namespace: Namespace = "default", limit: Limit = 0) -> None:
     """List secrets by name, without their values."""
-    found = session.client.list_secrets(parent=f"namespaces/{namespace}", page_size=limit)
+    found = session.client.list_secrets(parent=_parent(namespace), page_size=limit)
     show_list(first(found, limit), "secrets", SECRETS, session.form)
 
 
@@ -75,18 +77,30 @@ def delete(session: Session, name: Name, etag: Etag = "") -> None:
     session.client.delete_secret(name, etag=etag)
 
 
+def _parent(namespace: str) -> str:
+    return f"namespaces/{namespace.removeprefix('namespaces/')}"
+
+
 def typed() -> bool:
-    """Whether stdin is a terminal, where a value would be shown."""
-    return sys.stdin.isatty()
+    """Whether stdin is a terminal, where a value would be shown, or nothing at all."""
+    return sys.stdin is None or sys.stdin.isatty()
 
 
 def _read(file: Path | None) -> bytes:
     """The value: not from the command line, where all on this machine could read it."""
     if file is not None:
         try:
-            return file.read_bytes()
+            with file.open("rb") as opened:
+                return _bounded(opened)
         except OSError as error:
             raise typer.BadParameter(f"{file}: {error.strerror}") from None
     if typed():
         raise typer.BadParameter("pipe the value to this command, or name a file with --file")
-    return sys.stdin.buffer.read()
+    return _bounded(sys.stdin.buffer)
+
+
+def _bounded(source: BinaryIO) -> bytes:
+    value = source.read(MAX_BYTES + 1)
+    if len(value) > MAX_BYTES:
+        raise typer.BadParameter(f"a secret has at most {text.size(MAX_BYTES)}")
+    return value

@@ -36,8 +36,8 @@ OPTIONS: dict[str, Any] = {
     "secrets": _option(
         list[str],
         "--secret",
-        "A secret in /run/secrets/FILE; repeatable, replaces all.",
-        metavar="FILE=SECRET",
+        "The secret NAME, in /run/secrets/FILE; repeatable, replaces all.",
+        metavar="FILE=NAME",
     ),
     "working_dir": _option(str, "--working-dir", "Working directory."),
     "contract": _option(

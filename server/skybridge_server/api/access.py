@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from skybridge_server.api.permissions import PACKAGE, RULES, Rule, namespace_of
 from skybridge_server.errors import PermissionDeniedError
-from skybridge_server.models.names import DEFAULT_NAMESPACE
+from skybridge_server.models.names import DEFAULT_NAMESPACE, ID_PATTERN
 from skybridge_server.models.tokens import GRANTS, Permission, Token
 from skybridge_server.services.tokens import OPERATOR, TokenService
 
@@ -22,8 +22,9 @@ _OPEN = (
     "grpc.reflection.v1alpha.ServerReflection/",
 )
 """Services that everybody may call."""
+MAX_LOGGED = 256
 _NEW = {"function_id": "functions", "schedule_id": "schedules", "secret_id": "secrets"}
-_LOGGED = re.compile(r"[a-z0-9/-]{1,256}")
+_LOGGED = re.compile(rf"(?:{ID_PATTERN.pattern}/)*(?:{ID_PATTERN.pattern}|[0-9a-f-]{{36}}|[0-9]+)")
 """What is fit for the log: names, in which there is no place for a secret."""
 
 _caller: ContextVar[Token] = ContextVar("caller")
@@ -117,13 +118,14 @@ def bearer(context: Any) -> str | None:
 def _resource(request: Any) -> str:
     """Return what a request says that it changes; what is no name is `?`, and nothing is ''."""
     name = next(filter(None, _names(request)), "")
-    return name if not name or _LOGGED.fullmatch(name) else "?"
+    return name if not name or (len(name) < MAX_LOGGED and _LOGGED.fullmatch(name)) else "?"
 
 
 def _names(request: Any) -> Iterator[str]:
     for field, collection in _NEW.items():
         if id_ := getattr(request, field, ""):
-            yield f"{request.parent or 'namespaces/default'}/{collection}/{id_}"
+            parent = request.parent or f"namespaces/{DEFAULT_NAMESPACE}"
+            yield f"{parent}/{collection}/{id_}" if ID_PATTERN.fullmatch(id_) else "?"
     if id_ := getattr(request, "token_id", ""):
         yield f"tokens/{id_}"
     for part in ("function", "schedule"):  # updates have it inside

@@ -33,7 +33,9 @@ class SecretServicer(SecretServiceServicer):
         with Violations() as wrong:
             name = names.new_secret(request.parent, request.secret_id, wrong)
             _check_value(request.value, wrong)
-            key = await self._key("CreateSecret", request, wrong)
+            request_key("CreateSecret", request, request.request_id, wrong)
+        await self._secrets.make_key()
+        key = await self._key("CreateSecret", request)
         secret = await self._secrets.create(name, request.value, key=key)
         return pb.CreateSecretResponse(secret=_to_proto(secret))
 
@@ -62,7 +64,9 @@ class SecretServicer(SecretServiceServicer):
         with Violations() as wrong:
             name = names.secret(request.name, "name", wrong)
             _check_value(request.value, wrong)
-            key = await self._key("UpdateSecret", request, wrong)
+            request_key("UpdateSecret", request, request.request_id, wrong)
+        await self._secrets.get(name)
+        key = await self._key("UpdateSecret", request)
         secret = await self._secrets.update(name, request.value, etag=request.etag, key=key)
         return pb.UpdateSecretResponse(secret=_to_proto(secret))
 
@@ -75,14 +79,14 @@ class SecretServicer(SecretServiceServicer):
         await self._secrets.delete(name, etag=request.etag, key=key)
         return pb.DeleteSecretResponse()
 
-    async def _key(self, method: str, request: Setting, wrong: Violations) -> RequestKey | None:
-        """Return the key of a request, in which nothing helps to guess the value."""
+    async def _key(self, method: str, request: Setting) -> RequestKey | None:
+        """Return the key of a request that is right, in which nothing helps to guess the value."""
         if not request.request_id:
             return None
         asked = type(request)()
         asked.CopyFrom(request)
         asked.value = await self._secrets.mark(request.value)
-        return request_key(method, asked, request.request_id, wrong)
+        return request_key(method, asked, request.request_id, Violations())
 
 
 def _check_value(value: bytes, wrong: Violations) -> None:

@@ -40,6 +40,7 @@ class Backup:
     """Number of the last migration; an older server refuses it."""
     functions: int
     executions: int
+    secrets: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +69,9 @@ def back_up(database: Path, target: Path, progress: Progress) -> Backup:
         _copy(database, partial, progress)
         progress("checking")
         backup = _examine(partial, target, "quick_check")
-        _to_disk(partial)
+        to_disk(partial)
         partial.rename(target)
-        _to_disk(target.parent)
+        to_disk(target.parent)
     return backup
 
 
@@ -91,10 +92,10 @@ def restore(backup: Path, database: Path, *, sha256: str, progress: Progress) ->
             progress("checking")
             found = _examine(partial, backup, "integrity_check")
             _refuse_newer(backup, found.version)
-            _to_disk(partial)
+            to_disk(partial)
             replaced = _set_aside(database)
             partial.rename(database)
-            _to_disk(database.parent)
+            to_disk(database.parent)
     finally:
         os.close(lock)
     return Restored(replace(found, path=str(database)), str(replaced or ""))
@@ -180,10 +181,12 @@ def _examine(path: Path, name: Path, check: str) -> Backup:
             (version,) = connection.execute(
                 "SELECT max(CAST(substr(name, 1, 4) AS INTEGER)) FROM schema_migration"
             ).fetchone()
-            functions, executions = (
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+            counts = [
                 connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608
-                for table in ("functions", "executions")
-            )
+                for table in ("functions", "executions", "secrets")
+                if table != "secrets" or table in tables  # which older servers do not have
+            ]
     except sqlite3.DatabaseError as error:
         raise FailedPreconditionError(
             f"{name} is damaged, or no backup of a Skybridge server: {error}",
@@ -191,7 +194,9 @@ def _examine(path: Path, name: Path, check: str) -> Backup:
         ) from error
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return Backup(str(name), path.stat().st_size, sha256, version, functions, executions)
+    functions, executions, *secrets = counts
+    size = path.stat().st_size
+    return Backup(str(name), size, sha256, version, functions, executions, sum(secrets))
 
 
 def _check_whole(connection: sqlite3.Connection, check: str) -> None:
@@ -239,7 +244,7 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
     return int(value)
 
 
-def _to_disk(path: Path) -> None:
+def to_disk(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

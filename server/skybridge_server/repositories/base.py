@@ -495,6 +495,10 @@ class SecretRepository(Protocol):
         """Return the value of a secret. NotFoundError."""
         ...
 
+    async def make_key(self) -> None:
+        """See to it that there is a key, if there is no secret yet."""
+        ...
+
     async def mark(self, value: bytes) -> bytes:
         """Return what tells values apart, and helps nobody to guess one."""
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from peewee import Expression, IntegrityError, SqliteDatabase
@@ -16,7 +17,7 @@ from skybridge_server.repositories.database import Database
 from skybridge_server.repositories.paging import page_of
 from skybridge_server.repositories.requests import record
 from skybridge_server.repositories.tables import SecretRow
-from skybridge_server.repositories.vault import Vault
+from skybridge_server.repositories.vault import Vault, load
 
 
 class SqliteSecrets:
@@ -29,7 +30,8 @@ class SqliteSecrets:
     async def create(self, secret: Secret, value: bytes, request: Request | None = None) -> None:
         def job(db: SqliteDatabase) -> None:
             record(db, request)
-            self._prepare(db)
+            self._make_key(db)
+            self._check_key(db)
             name = {"namespace": secret.name.namespace, "secret": secret.name.secret}
             try:
                 SecretRow.insert({**name, **self._to_row(secret, value)}).execute(db)
@@ -40,6 +42,7 @@ class SqliteSecrets:
                     metadata={"resource": str(secret.name)},
                 ) from error
 
+        await self._load()
         await self._database.write(job, len(value))
 
     async def get(self, name: SecretName) -> Secret:
@@ -49,14 +52,14 @@ class SqliteSecrets:
         def job(db: SqliteDatabase) -> bytes:
             return self._vault.open(_read(db, name, SecretRow.sealed)["sealed"], str(name))
 
+        await self._load()
         return await self._database.read(job)
 
-    async def mark(self, value: bytes) -> bytes:
-        def job(db: SqliteDatabase) -> bytes:
-            self._prepare(db)
-            return self._vault.mark(value)
+    async def make_key(self) -> None:
+        await self._database.write(self._make_key)
 
-        return await self._database.write(job)
+    async def mark(self, value: bytes) -> bytes:
+        return await self._database.read(lambda _: self._vault.mark(value))
 
     async def list(self, namespace: str, page: PageRequest) -> Page[Secret]:
         def job(db: SqliteDatabase) -> Page[Secret]:
@@ -75,9 +78,11 @@ class SqliteSecrets:
         def job(db: SqliteDatabase) -> None:
             record(db, request)
             _check_etag(db, secret.name, expected_etag)
+            self._check_key(db)
             row = self._to_row(secret, value)
             SecretRow.update(row).where(_named(secret.name)).execute(db)
 
+        await self._load()
         await self._database.write(job, len(value))
 
     async def delete(
@@ -90,10 +95,20 @@ class SqliteSecrets:
 
         await self._database.write(job)
 
-    def _prepare(self, db: SqliteDatabase) -> None:
+    def _make_key(self, db: SqliteDatabase) -> None:
         """See to it that there is a key. One that is missing is not made anew: it may come back."""
         if not self._vault.has_key and not SecretRow.select().exists(db):
             self._vault.make_key()
+
+    def _check_key(self, db: SqliteDatabase) -> None:
+        """Seal nothing with a key that does not open what there is: no one key would open both."""
+        columns = (SecretRow.namespace, SecretRow.secret, SecretRow.sealed)
+        for namespace, secret, sealed in SecretRow.select(*columns).limit(1).tuples().execute(db):
+            self._vault.open(sealed, str(SecretName(namespace, secret)))
+
+    async def _load(self) -> None:
+        """Load what the vault takes, where nobody waits for it."""
+        await asyncio.to_thread(load)
 
     def _to_row(self, secret: Secret, value: bytes) -> dict[str, Any]:
         return {

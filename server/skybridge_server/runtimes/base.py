@@ -116,7 +116,7 @@ class ContainerSpec:
     isolation: Isolation
     stop_grace: timedelta
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
-    """What stands in /run/secrets, by name; only its user can read it, and nobody change it."""
+    """What stands in /run/secrets, by name: for its user to read, and to change only for root."""
     reachable: bool = False
     """Whether the server will connect to its ports, or listen on some: see SupportsPorts."""
     ahead: bool = False

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
 
 from skybridge_server.models.functions import Revision
 from skybridge_server.runtimes.base import ContainerSpec
 from skybridge_server.services.engines import Engines
-
-
-class Files(Protocol):
-    """Knows what containers find in files."""
-
-    async def files(self, revision: Revision) -> Mapping[str, bytes]:
-        """Return the files of a container of a revision, by name. ContainerStartError."""
-        ...
+from skybridge_server.services.secrets import SecretService
 
 
 class Maker:
     """Creates containers at the engines of their functions."""
 
-    def __init__(self, engines: Engines, files: Files) -> None:
+    def __init__(self, engines: Engines, secrets: SecretService) -> None:
         self._engines = engines
-        self._files = files
+        self._secrets = secrets
 
     async def create(
         self,
@@ -40,7 +32,7 @@ class Maker:
         `ahead` and `reachable` as in ContainerSpec.
         """
         spec = revision.spec
-        files = await self._files.files(revision) if spec.secrets else {}
+        files = await self._secrets.files(revision) if spec.secrets else {}
         return await self._engines.get(spec.runtime).containers.create(
             ContainerSpec(
                 name=name,

@@ -33,12 +33,19 @@ class SecretService:
 
     # -- for callers ----------------------------------------------------------------------------
 
+    async def make_key(self) -> None:
+        """See to it that there is a key, if this is to be the first secret. StorageError."""
+        await self._secrets.make_key()
+
     async def mark(self, value: bytes) -> bytes:
-        """Return what stands for a value where it must not be stored, and tells it from others."""
+        """Return what stands for a value where it must not be stored, and tells it from others.
+
+        FailedPreconditionError (reason SECRETS_SEALED).
+        """
         return await self._secrets.mark(value)
 
     async def create(self, name: SecretName, value: bytes, *, key: RequestKey | None) -> Secret:
-        """Create a secret. AlreadyExistsError."""
+        """Create a secret. AlreadyExistsError, FailedPreconditionError (SECRETS_SEALED)."""
         now = self._clock.now()
         secret = Secret(name, len(value), now, now, etag=new_id())
 
@@ -59,7 +66,7 @@ class SecretService:
     async def update(
         self, name: SecretName, value: bytes, *, etag: str, key: RequestKey | None
     ) -> Secret:
-        """Set another value. NotFoundError, AbortedError."""
+        """Set another value. NotFoundError, AbortedError, FailedPreconditionError."""
 
         async def do() -> Secret:
             while True:

@@ -10,6 +10,8 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
+import structlog
+
 from skybridge_server.errors import FailedPreconditionError, NotFoundError, UnauthenticatedError
 from skybridge_server.models.paging import Page, PageRequest
 from skybridge_server.models.tokens import Role, Token, TokenName
@@ -18,6 +20,8 @@ from skybridge_server.repositories.base import TokenRepository
 from skybridge_server.services.clock import Clock
 from skybridge_server.services.rules import check_description
 from skybridge_server.services.violations import Violations
+
+log = structlog.get_logger(__name__)
 
 PREFIX = "sky_"
 """Of secrets, so that those who look for leaked ones find them."""
@@ -172,11 +176,21 @@ class TokenService:
         task = asyncio.create_task(change)
         self._changes.add(task)
         task.add_done_callback(self._changes.discard)
-        await asyncio.shield(task)
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(_tell)
+            raise
 
     def _add(self, token: Token) -> None:
         self._by_name[token.name] = token
         self._by_hash[token.secret_hash] = token
+
+
+def _tell(change: asyncio.Task[None]) -> None:
+    """Say what nobody waits for any more."""
+    if not change.cancelled() and (error := change.exception()) is not None:
+        log.warning("a token was not changed", detail=str(error))
 
 
 def _hash(secret: str) -> bytes:

@@ -89,6 +89,7 @@ async def test_a_backup_says_what_it_holds(
         version=newest_version(),
         functions=0,
         executions=1,
+        secrets=0,
     )
     assert target.stat().st_mode & 0o777 == 0o600
     assert [*target.parent.glob("backup*")] == [target], "a single file, and no other"

@@ -74,11 +74,16 @@ def test_a_key_that_was_cut_short_is_told(tmp_path: Path) -> None:
 
 
 def test_where_no_key_can_be_made_it_is_the_storage(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="cannot be made"):
+    with pytest.raises(StorageError, match="the key key cannot be made"):
         Vault(tmp_path / "nowhere" / "key").make_key()
+
+
+def test_a_key_that_cannot_be_read_is_told_without_its_path(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    with pytest.raises(StorageError, match="cannot be read"):
+    with pytest.raises(FailedPreconditionError) as caught:
         Vault(tmp_path / "folder").seal(GEHEIM, "a")
+    assert "the key folder beside the database cannot be read (Is a directory)" in refusal(caught)
+    assert str(tmp_path) not in caught.value.message
 
 
 # -- with the database ---------------------------------------------------------------------------
@@ -126,6 +131,45 @@ async def test_without_its_key_a_secret_can_only_be_deleted(tmp_path: Path) -> N
     await store.secrets.create(secret(other), GEHEIM)
     assert await store.secrets.value(other) == GEHEIM
     assert key.read_bytes() != kept
+    await store.close()
+
+
+async def test_nothing_is_sealed_with_a_key_that_does_not_open_what_there_is(
+    tmp_path: Path,
+) -> None:
+    """Else the database would have secrets of two keys, and no one key would open both."""
+    key = tmp_path / "skybridge.db-key"
+    store = await SqliteRepositories.open(tmp_path / "skybridge.db")
+    await store.secrets.create(secret(), GEHEIM)
+    kept = key.read_bytes()
+    key.write_bytes(b"x" * KEY_BYTES)
+    other = SecretName("red", "other")
+    for needs_it in (
+        store.secrets.value(DB),
+        store.secrets.create(secret(other), b"x"),
+        store.secrets.update(secret(), b"x", expected_etag="one"),
+    ):
+        with pytest.raises(FailedPreconditionError) as caught:
+            await needs_it
+        assert "is not the one that secrets were encrypted with" in refusal(caught)
+    # The right one is taken as soon as it is back.
+    key.write_bytes(kept)
+    await store.secrets.create(secret(other), GEHEIM)
+    assert [await store.secrets.value(name) for name in (DB, other)] == [GEHEIM] * 2
+    await store.close()
+
+
+async def test_a_key_that_vanishes_under_a_server_is_missed_at_once(tmp_path: Path) -> None:
+    store = await SqliteRepositories.open(tmp_path / "skybridge.db")
+    await store.secrets.create(secret(), GEHEIM)
+    (tmp_path / "skybridge.db-key").unlink()
+    with pytest.raises(FailedPreconditionError):
+        await store.secrets.create(secret(SecretName("red", "other")), GEHEIM)
+    await store.secrets.delete(DB, expected_etag="one")
+    await store.secrets.create(secret(), GEHEIM)
+    await store.close()
+    store = await SqliteRepositories.open(tmp_path / "skybridge.db")
+    assert await store.secrets.value(DB) == GEHEIM
     await store.close()
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
+from typing import Any
+
 import pytest
 
 from skybridge_server.errors import (
@@ -9,12 +12,13 @@ from skybridge_server.errors import (
     AlreadyExistsError,
     FailedPreconditionError,
     NotFoundError,
+    RuntimeUnavailableError,
 )
 from skybridge_server.models.executions import FailureReason
 from skybridge_server.models.functions import Contract, ContractKind, Scaling
 from skybridge_server.models.names import FunctionName, SecretName
 from skybridge_server.services.requests import RequestKey
-from tests.unit.services.world import HELLO, World, until
+from tests.unit.services.world import HELLO, SERVER_ID, World, until
 
 DB = SecretName("default", "db")
 KEY = RequestKey("CreateSecret", "r", "f")
@@ -129,6 +133,20 @@ async def test_a_rollback_to_what_lacks_its_secrets_is_refused(world: World) -> 
     with pytest.raises(FailedPreconditionError) as caught:
         await world.services.deployments.rollback(HELLO, 0, etag="", key=None)
     assert caught.value.reason == "SECRET_NOT_FOUND"
+
+
+async def test_files_that_others_left_are_looked_for(world: World) -> None:
+    world.runtime.looked_for_files.clear()
+    await world.services.sweeper.sweep()
+    assert world.runtime.looked_for_files == [{"skybridge.server": SERVER_ID}]
+
+
+async def test_an_engine_that_cannot_look_for_files_is_swept_all_the_same(
+    world: World, logged: list[MutableMapping[str, Any]]
+) -> None:
+    world.runtime.gate.failures["forget_files"] = RuntimeUnavailableError("it went away")
+    await world.services.sweeper.sweep()
+    assert [entry["event"] for entry in logged][-1] == "files not looked for"
 
 
 async def test_an_instance_without_its_secrets_is_not_made(world: World) -> None:

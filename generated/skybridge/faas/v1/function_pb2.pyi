@@ -484,8 +484,8 @@ class FunctionSpec(_message.Message):
     @_builtins.property
     def secrets(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Secrets that its containers find in files, `/run/secrets/{file}`: the names
-        of files, and for each the id of a secret of the same namespace. Only the
-        function's user can read them. At most 16; names of files have 1 to 64
+        of files, and for each the id of a secret of the same namespace. The
+        function can read them, and no more. At most 16; names of files have 1 to 64
         characters of `A-Z a-z 0-9 _ . -` and do not start with `.`.
         """
 

@@ -166,7 +166,8 @@ class FunctionServiceServicer(object):
         leaves. Codes: INVALID_ARGUMENT, NOT_FOUND, ABORTED (stale etag, or the
         function was deleted meanwhile), FAILED_PRECONDITION (image missing,
         refused by the trust policy, of a wrong platform, without entry point;
-        credentials refused), UNAVAILABLE (engine or registry).
+        credentials refused; a secret missing, or sealed), UNAVAILABLE (engine or
+        registry).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -190,8 +191,8 @@ class FunctionServiceServicer(object):
     def RollbackFunction(self, request, context):
         """Activates an earlier revision, at once and without a pull. The
         specification stays as it is. Codes: INVALID_ARGUMENT, NOT_FOUND, ABORTED
-        (stale etag), FAILED_PRECONDITION (no earlier revision, or its image is
-        gone from the engine), UNAVAILABLE (engine).
+        (stale etag), FAILED_PRECONDITION (no earlier revision, its image is gone
+        from the engine, or a secret is), UNAVAILABLE (engine).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -72,7 +72,8 @@ class FunctionServiceStub:
     leaves. Codes: INVALID_ARGUMENT, NOT_FOUND, ABORTED (stale etag, or the
     function was deleted meanwhile), FAILED_PRECONDITION (image missing,
     refused by the trust policy, of a wrong platform, without entry point;
-    credentials refused), UNAVAILABLE (engine or registry).
+    credentials refused; a secret missing, or sealed), UNAVAILABLE (engine or
+    registry).
     """
     GetRevision: _grpc.UnaryUnaryMultiCallable[_function_service_pb2.GetRevisionRequest, _function_service_pb2.GetRevisionResponse]
     """Returns a revision. Codes: INVALID_ARGUMENT, NOT_FOUND."""
@@ -83,8 +84,8 @@ class FunctionServiceStub:
     RollbackFunction: _grpc.UnaryUnaryMultiCallable[_function_service_pb2.RollbackFunctionRequest, _function_service_pb2.RollbackFunctionResponse]
     """Activates an earlier revision, at once and without a pull. The
     specification stays as it is. Codes: INVALID_ARGUMENT, NOT_FOUND, ABORTED
-    (stale etag), FAILED_PRECONDITION (no earlier revision, or its image is
-    gone from the engine), UNAVAILABLE (engine).
+    (stale etag), FAILED_PRECONDITION (no earlier revision, its image is gone
+    from the engine, or a secret is), UNAVAILABLE (engine).
     """
     DisableFunction: _grpc.UnaryUnaryMultiCallable[_function_service_pb2.DisableFunctionRequest, _function_service_pb2.DisableFunctionResponse]
     """Refuses new executions of a function; running ones go on.
@@ -139,7 +140,8 @@ class FunctionServiceAsyncStub(FunctionServiceStub):
     leaves. Codes: INVALID_ARGUMENT, NOT_FOUND, ABORTED (stale etag, or the
     function was deleted meanwhile), FAILED_PRECONDITION (image missing,
     refused by the trust policy, of a wrong platform, without entry point;
-    credentials refused), UNAVAILABLE (engine or registry).
+    credentials refused; a secret missing, or sealed), UNAVAILABLE (engine or
+    registry).
     """
     GetRevision: _aio.UnaryUnaryMultiCallable[_function_service_pb2.GetRevisionRequest, _function_service_pb2.GetRevisionResponse]  # type: ignore[assignment]
     """Returns a revision. Codes: INVALID_ARGUMENT, NOT_FOUND."""
@@ -150,8 +152,8 @@ class FunctionServiceAsyncStub(FunctionServiceStub):
     RollbackFunction: _aio.UnaryUnaryMultiCallable[_function_service_pb2.RollbackFunctionRequest, _function_service_pb2.RollbackFunctionResponse]  # type: ignore[assignment]
     """Activates an earlier revision, at once and without a pull. The
     specification stays as it is. Codes: INVALID_ARGUMENT, NOT_FOUND, ABORTED
-    (stale etag), FAILED_PRECONDITION (no earlier revision, or its image is
-    gone from the engine), UNAVAILABLE (engine).
+    (stale etag), FAILED_PRECONDITION (no earlier revision, its image is gone
+    from the engine, or a secret is), UNAVAILABLE (engine).
     """
     DisableFunction: _aio.UnaryUnaryMultiCallable[_function_service_pb2.DisableFunctionRequest, _function_service_pb2.DisableFunctionResponse]  # type: ignore[assignment]
     """Refuses new executions of a function; running ones go on.
@@ -239,7 +241,8 @@ class FunctionServiceServicer(metaclass=_abc_1.ABCMeta):
         leaves. Codes: INVALID_ARGUMENT, NOT_FOUND, ABORTED (stale etag, or the
         function was deleted meanwhile), FAILED_PRECONDITION (image missing,
         refused by the trust policy, of a wrong platform, without entry point;
-        credentials refused), UNAVAILABLE (engine or registry).
+        credentials refused; a secret missing, or sealed), UNAVAILABLE (engine or
+        registry).
         """
 
     @_abc_1.abstractmethod
@@ -268,8 +271,8 @@ class FunctionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_function_service_pb2.RollbackFunctionResponse, _abc.Awaitable[_function_service_pb2.RollbackFunctionResponse]]:
         """Activates an earlier revision, at once and without a pull. The
         specification stays as it is. Codes: INVALID_ARGUMENT, NOT_FOUND, ABORTED
-        (stale etag), FAILED_PRECONDITION (no earlier revision, or its image is
-        gone from the engine), UNAVAILABLE (engine).
+        (stale etag), FAILED_PRECONDITION (no earlier revision, its image is gone
+        from the engine, or a secret is), UNAVAILABLE (engine).
         """
 
     @_abc_1.abstractmethod

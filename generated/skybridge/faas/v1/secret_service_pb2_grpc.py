@@ -84,7 +84,8 @@ class SecretServiceServicer(object):
 
     def CreateSecret(self, request, context):
         """Creates a secret. Codes: INVALID_ARGUMENT, ALREADY_EXISTS (the name is taken,
-        or `request_id` was used for another request).
+        or `request_id` was used for another request), FAILED_PRECONDITION (the
+        server's key for secrets is missing, or another one).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -109,7 +110,8 @@ class SecretServiceServicer(object):
         """Sets another value. Containers that are created from now on have it; deploy
         the functions that use it again, to replace those that are kept. Codes:
         INVALID_ARGUMENT, NOT_FOUND, ABORTED (stale etag), ALREADY_EXISTS
-        (`request_id` used for another request).
+        (`request_id` used for another request), FAILED_PRECONDITION (the server's
+        key for secrets is missing, or another one).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

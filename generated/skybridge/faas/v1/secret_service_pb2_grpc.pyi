@@ -44,7 +44,8 @@ class SecretServiceStub:
     def __new__(cls, channel: _aio.Channel) -> SecretServiceAsyncStub: ...
     CreateSecret: _grpc.UnaryUnaryMultiCallable[_secret_service_pb2.CreateSecretRequest, _secret_service_pb2.CreateSecretResponse]
     """Creates a secret. Codes: INVALID_ARGUMENT, ALREADY_EXISTS (the name is taken,
-    or `request_id` was used for another request).
+    or `request_id` was used for another request), FAILED_PRECONDITION (the
+    server's key for secrets is missing, or another one).
     """
     GetSecret: _grpc.UnaryUnaryMultiCallable[_secret_service_pb2.GetSecretRequest, _secret_service_pb2.GetSecretResponse]
     """Returns what is to be known of a secret. Codes: INVALID_ARGUMENT, NOT_FOUND."""
@@ -56,7 +57,8 @@ class SecretServiceStub:
     """Sets another value. Containers that are created from now on have it; deploy
     the functions that use it again, to replace those that are kept. Codes:
     INVALID_ARGUMENT, NOT_FOUND, ABORTED (stale etag), ALREADY_EXISTS
-    (`request_id` used for another request).
+    (`request_id` used for another request), FAILED_PRECONDITION (the server's
+    key for secrets is missing, or another one).
     """
     DeleteSecret: _grpc.UnaryUnaryMultiCallable[_secret_service_pb2.DeleteSecretRequest, _secret_service_pb2.DeleteSecretResponse]
     """Deletes a secret. Containers that have it keep it; executions of functions
@@ -81,7 +83,8 @@ class SecretServiceAsyncStub(SecretServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateSecret: _aio.UnaryUnaryMultiCallable[_secret_service_pb2.CreateSecretRequest, _secret_service_pb2.CreateSecretResponse]  # type: ignore[assignment]
     """Creates a secret. Codes: INVALID_ARGUMENT, ALREADY_EXISTS (the name is taken,
-    or `request_id` was used for another request).
+    or `request_id` was used for another request), FAILED_PRECONDITION (the
+    server's key for secrets is missing, or another one).
     """
     GetSecret: _aio.UnaryUnaryMultiCallable[_secret_service_pb2.GetSecretRequest, _secret_service_pb2.GetSecretResponse]  # type: ignore[assignment]
     """Returns what is to be known of a secret. Codes: INVALID_ARGUMENT, NOT_FOUND."""
@@ -93,7 +96,8 @@ class SecretServiceAsyncStub(SecretServiceStub):
     """Sets another value. Containers that are created from now on have it; deploy
     the functions that use it again, to replace those that are kept. Codes:
     INVALID_ARGUMENT, NOT_FOUND, ABORTED (stale etag), ALREADY_EXISTS
-    (`request_id` used for another request).
+    (`request_id` used for another request), FAILED_PRECONDITION (the server's
+    key for secrets is missing, or another one).
     """
     DeleteSecret: _aio.UnaryUnaryMultiCallable[_secret_service_pb2.DeleteSecretRequest, _secret_service_pb2.DeleteSecretResponse]  # type: ignore[assignment]
     """Deletes a secret. Containers that have it keep it; executions of functions
@@ -121,7 +125,8 @@ class SecretServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_secret_service_pb2.CreateSecretResponse, _abc.Awaitable[_secret_service_pb2.CreateSecretResponse]]:
         """Creates a secret. Codes: INVALID_ARGUMENT, ALREADY_EXISTS (the name is taken,
-        or `request_id` was used for another request).
+        or `request_id` was used for another request), FAILED_PRECONDITION (the
+        server's key for secrets is missing, or another one).
         """
 
     @_abc_1.abstractmethod
@@ -151,7 +156,8 @@ class SecretServiceServicer(metaclass=_abc_1.ABCMeta):
         """Sets another value. Containers that are created from now on have it; deploy
         the functions that use it again, to replace those that are kept. Codes:
         INVALID_ARGUMENT, NOT_FOUND, ABORTED (stale etag), ALREADY_EXISTS
-        (`request_id` used for another request).
+        (`request_id` used for another request), FAILED_PRECONDITION (the server's
+        key for secrets is missing, or another one).
         """
 
     @_abc_1.abstractmethod

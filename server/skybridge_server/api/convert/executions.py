@@ -153,7 +153,7 @@ def delivery_to_proto(delivery: Delivery) -> pb.Delivery:
 def _host(url: str) -> str:
     """Return an URL as far as it is no secret: who posts to it needs no more to do so."""
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname}/…"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/…"
 
 
 def event_to_proto(name: ExecutionName, item: Event | Heartbeat | InputAck) -> pb.ExecutionEvent:

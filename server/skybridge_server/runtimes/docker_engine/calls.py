@@ -43,7 +43,7 @@ def create(engine: Engine, spec: ContainerSpec, join: str = "") -> str:
     container_id = str(engine.short.create_container(**config, host_config=host_config)["Id"])
     if spec.files:
         try:
-            engine.short.put_archive(container_id, files.FOLDER, files.archive(spec))
+            files.write(engine.short, container_id, spec)
         except BaseException:
             remove(engine.short, container_id)
             raise
