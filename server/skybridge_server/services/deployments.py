@@ -19,7 +19,8 @@ from skybridge_server.runtimes.base import Credentials, Image, PullProgress
 from skybridge_server.services import idempotency
 from skybridge_server.services.deployer import Deployer, activated, check_same
 from skybridge_server.services.engines import Engines
-from skybridge_server.services.functions import FunctionService, check_etag, first_answer
+from skybridge_server.services.etags import check_etag
+from skybridge_server.services.functions import FunctionService, first_answer
 from skybridge_server.services.instances import InstanceService
 from skybridge_server.services.limits import Limits
 from skybridge_server.services.progress import Progress, Step

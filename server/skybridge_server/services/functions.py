@@ -15,6 +15,7 @@ from skybridge_server.models.paging import FunctionQuery, Page, PageRequest
 from skybridge_server.models.requests import Request
 from skybridge_server.repositories.base import Repositories
 from skybridge_server.services import idempotency
+from skybridge_server.services.etags import check_etag
 from skybridge_server.services.requests import FunctionDraft, RequestKey
 
 
@@ -205,12 +206,3 @@ async def first_answer(recorded: Request) -> Function:
     if recorded.function is None:
         raise AssertionError(f"{recorded.method} was recorded without its answer")
     return recorded.function
-
-
-def check_etag(function: Function, etag: str) -> None:
-    """Raise AbortedError unless `etag` is empty or the function's."""
-    if etag and etag != function.etag:
-        raise AbortedError(
-            f"function '{function.name}' was changed since etag {etag}: get it again, then repeat",
-            metadata={"etag": function.etag},
-        )

@@ -14,6 +14,7 @@ from skybridge_server.models.schedules import Schedule, ScheduleSpec
 from skybridge_server.repositories.base import Repositories
 from skybridge_server.services import due_times, idempotency
 from skybridge_server.services.clock import Clock
+from skybridge_server.services.etags import check_etag
 from skybridge_server.services.firing import Firing
 from skybridge_server.services.requests import RequestKey
 
@@ -81,7 +82,7 @@ class ScheduleService:
 
         if validate_only:
             schedule = await self._schedules.get(name)
-            _check_etag(schedule, etag)
+            check_etag(schedule, etag)
             changed, _ = self._changed(schedule, change)
             await self._functions.get(changed.spec.function)
             return changed
@@ -103,7 +104,7 @@ class ScheduleService:
         async def do() -> None:
             while True:
                 schedule = await self._schedules.get(name)
-                _check_etag(schedule, etag)
+                check_etag(schedule, etag)
                 with suppress(AbortedError):  # with the caller's etag, the next look refuses
                     record = idempotency.record(key)
                     return await self._schedules.delete(
@@ -142,7 +143,7 @@ class ScheduleService:
         async def do() -> Schedule:
             while True:
                 schedule = await self._schedules.get(name)
-                _check_etag(schedule, etag)
+                check_etag(schedule, etag)
                 changed, replan = self._changed(schedule, change)
                 with suppress(AbortedError):  # with the caller's etag, the next look refuses
                     await self._schedules.update(
@@ -188,11 +189,3 @@ def _timing(schedule: Schedule) -> tuple[object, ...]:
     """Return all that decides when a schedule is due."""
     spec = schedule.spec
     return schedule.paused, spec.cron, spec.interval, spec.time_zone, spec.jitter
-
-
-def _check_etag(schedule: Schedule, etag: str) -> None:
-    if etag and etag != schedule.etag:
-        raise AbortedError(
-            f"schedule '{schedule.name}' was changed since etag {etag}: get it again, then repeat",
-            metadata={"etag": schedule.etag},
-        )

@@ -20,6 +20,7 @@ from skybridge_server.models.secrets import Secret
 from skybridge_server.repositories.base import Repositories
 from skybridge_server.services import idempotency
 from skybridge_server.services.clock import Clock
+from skybridge_server.services.etags import check_etag
 from skybridge_server.services.requests import RequestKey
 
 
@@ -71,7 +72,7 @@ class SecretService:
         async def do() -> Secret:
             while True:
                 current = await self._secrets.get(name)
-                _check_etag(current, etag)
+                check_etag(current, etag)
                 now = self._clock.now()
                 changed = replace(current, value_bytes=len(value), update_time=now, etag=new_id())
                 with suppress(AbortedError):  # with the caller's etag, the next look refuses
@@ -89,7 +90,7 @@ class SecretService:
         async def do() -> None:
             while True:
                 current = await self._secrets.get(name)
-                _check_etag(current, etag)
+                check_etag(current, etag)
                 with suppress(AbortedError):  # with the caller's etag, the next look refuses
                     record = idempotency.record(key)
                     return await self._secrets.delete(
@@ -138,11 +139,3 @@ class SecretService:
             return await self._secrets.get(name)
 
         return await idempotency.once(self._requests, key, do, repeat)
-
-
-def _check_etag(secret: Secret, etag: str) -> None:
-    if etag and etag != secret.etag:
-        raise AbortedError(
-            f"secret '{secret.name}' was changed since etag {etag}: get it again, then repeat",
-            metadata={"etag": secret.etag},
-        )
