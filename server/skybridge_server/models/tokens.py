@@ -23,7 +23,7 @@ class Permission(enum.Enum):
     WRITE = "write"
     """Change what is in a namespace."""
     ADMINISTER = "administer"
-    """Change what is in none: the server, its engines, and tokens."""
+    """Change what is in none, the server and its engines, and have to do with tokens."""
 
     @property
     def changes(self) -> bool:
